@@ -1,0 +1,1 @@
+"""The strategies and systems of jaxmas, one file each."""

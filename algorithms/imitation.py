@@ -1,0 +1,108 @@
+"""Imitation: train the small executors that ship with the package on the scripted rule.
+
+Inputs are drawn from everything that an agent can see (skills, roles, tiers, any number of parents), labels are the
+rule's. Training stops where the network answers single subtasks of its own skill, seen cleanly, with the wanted
+accuracy, so that its mistakes are those of a network that has not finished learning: systematic, not independent.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxmas.environments.workflow.observe import feature_size
+from jaxmas.environments.workflow.query import MAX_PARENTS
+from jaxmas.environments.workflow.scripted import PASS, exact_answer
+from jaxmas.environments.workflow.votes import VOCABULARY
+from jaxmas.executors import MLPExecutor
+
+
+PARENT_COUNTS = (0.01, 0.05, 0.2, 0.74)
+"""How often a training input has 0, 1, 2, 3 parents: the harder the more, so that all are learned at one pace."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImitationConfig:
+    """Settings of the imitation run."""
+
+    batch: int = 1024
+    learning_rate: float = 2e-3
+    max_steps: int = 20_000
+    check_every: int = 5
+
+
+def sample_features(
+    key: PRNGKeyArray, batch: int, num_skills: int, parent_counts: tuple[float, ...] = PARENT_COUNTS, matched: bool = False
+) -> Float[Array, "batch features"]:
+    """Draw what agents may see; ``matched`` draws the subtasks of a specialist of their skill."""
+    keys = jax.random.split(key, 8)
+    one_hot = functools.partial(jax.nn.one_hot, dtype=jnp.float32)
+    skill = jax.random.randint(keys[0], (batch,), 0, num_skills)
+    operand = one_hot(jax.random.randint(keys[1], (batch,), 0, VOCABULARY), VOCABULARY)
+    count = jax.random.choice(keys[2], len(parent_counts), (batch, 1), p=jnp.array(parent_counts))
+    token = jax.random.randint(keys[3], (batch, MAX_PARENTS), 0, VOCABULARY)
+    present = jnp.arange(MAX_PARENTS) < count
+    parents = one_hot(jnp.where(present, token, -1), VOCABULARY).reshape(batch, -1)
+    support = present * jax.random.uniform(keys[4], (batch, MAX_PARENTS), minval=0.3)
+    role = jnp.where(matched, skill, jax.random.randint(keys[5], (batch,), 0, num_skills + 2))
+    voters = jnp.exp(4 * jax.random.normal(keys[6], (batch, VOCABULARY)))
+    peers = voters / jnp.sum(voters, axis=-1, keepdims=True)
+    seen = jax.random.bernoulli(keys[7], 0.6, (batch, 1)) & (not matched)
+    tier = jax.random.uniform(jax.random.fold_in(key, 8), (batch, 1))
+    parts = (operand, parents, support, peers * seen, one_hot(skill, num_skills), one_hot(role, num_skills + 3), tier)
+    features = jnp.concatenate(parts, axis=-1)
+    assert features.shape[-1] == feature_size(num_skills)
+    return features
+
+
+def accuracy(executor: MLPExecutor, params: Any, tables: Int[Array, "skills 8"], features: Float[Array, "b f"]) -> Array:
+    """Return the chance that a sampled action is the rule's."""
+    answer, agrees = exact_answer(features, tables)
+    label = jnp.where(agrees, PASS, answer)
+    probs = jax.nn.softmax(executor.network.apply(params, features))
+    return jnp.mean(jnp.take_along_axis(probs, label[:, None], axis=-1))
+
+
+def imitate(
+    key: PRNGKeyArray,
+    executor: MLPExecutor,
+    tables: Int[Array, "skills 8"],
+    targets: tuple[float, ...],
+    config: ImitationConfig = ImitationConfig(),
+) -> dict[float, tuple[Any, float]]:
+    """Train once; for each target keep the parameters whose accuracy on single, clean, matched subtasks is nearest."""
+    num_skills = tables.shape[0]
+    init_key, test_key, train_key = jax.random.split(key, 3)
+    params = executor.network.init(init_key, jnp.zeros((1, feature_size(num_skills))))
+    optimiser = optax.adam(config.learning_rate)
+    test = sample_features(test_key, 4096, num_skills, parent_counts=(1.0,), matched=True)
+
+    def loss(params, features):
+        answer, agrees = exact_answer(features, tables)
+        logits = executor.network.apply(params, features)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(agrees, PASS, answer)).mean()
+
+    def update(carry, key):
+        params, state = carry
+        gradient = jax.grad(loss)(params, sample_features(key, config.batch, num_skills))
+        change, state = optimiser.update(gradient, state)
+        return (optax.apply_updates(params, change), state), None
+
+    @jax.jit
+    def chunk(carry, key):
+        carry, _ = jax.lax.scan(update, carry, jax.random.split(key, config.check_every))
+        return carry, accuracy(executor, carry[0], tables, test)
+
+    carry, best = (params, optimiser.init(params)), {}
+    for step in range(config.max_steps // config.check_every):
+        carry, measured = chunk(carry, jax.random.fold_in(train_key, step))
+        for target in targets:
+            if target not in best or abs(float(measured) - target) < abs(best[target][1] - target):
+                best[target] = (carry[0], float(measured))
+        if float(measured) > max(targets) + 0.005:
+            break
+    return best

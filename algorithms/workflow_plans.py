@@ -1,0 +1,193 @@
+"""A grammar of workflow plans: every hand-crafted strategy and every template is a row of small integers.
+
+A row says how many members a team has, who reads whom, how roles, tiers and tasks are given out, and how many votes a
+subtask gets. ``build`` turns a row and a team observation into a plan; what depends on the query (skills, graph,
+difficulty) it takes from what the designer sees.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxmas.plans import Plan
+from jaxmas.pytrees import pytree
+from jaxmas.types import Environment, TeamObservation
+
+TOPOLOGIES = ("star", "chain", "tree", "layered", "mesh", "random", "graph")
+"""Who reads whom; information flows to slot 0, which reports. ``graph`` follows the subtasks' own edges."""
+ROLES = ("generalist", "skilled", "critic")
+"""All generalists; specialists for the skills of the query; the same with a critic as the last member."""
+TIERS = ("weak", "middle", "strong", "mixed", "hard")
+"""One tier for all; tiers in turn; a stronger tier for the harder of the assigned subtasks."""
+TASKS = ("free", "assigned")
+"""Members choose; or each has one subtask, in turn, ``size`` members per subtask."""
+HARD = 0.35
+"""Seen difficulty above which ``hard`` takes the strong tier; below half of it, the weak one."""
+
+
+@pytree
+class Template:
+    """One row of the grammar, or a table of rows."""
+
+    topology: Int[Array, "*rows"]
+    size: Int[Array, "*rows"]
+    """Members; with assigned tasks, members per subtask."""
+    roles: Int[Array, "*rows"]
+    tier: Int[Array, "*rows"]
+    tasks: Int[Array, "*rows"]
+    quorum: Int[Array, "*rows"]
+    sink_quorum: Int[Array, "*rows"]
+
+
+def template(
+    topology: str = "star",
+    size: int = 1,
+    roles: str = "generalist",
+    tier: str = "middle",
+    tasks: str = "free",
+    quorum: int = 1,
+    sink_quorum: int | None = None,
+) -> Template:
+    """Return a row from names."""
+    numbers = (
+        TOPOLOGIES.index(topology),
+        size,
+        ROLES.index(roles),
+        TIERS.index(tier),
+        TASKS.index(tasks),
+        quorum,
+        sink_quorum or quorum,
+    )
+    return Template(*(jnp.int32(number) for number in numbers))
+
+
+def describe(row: Template) -> str:
+    """Return a row in words, for reports."""
+    size, quorum, sink = int(row.size), int(row.quorum), int(row.sink_quorum)
+    roles, tier = ROLES[int(row.roles)], TIERS[int(row.tier)]
+    votes = f"{quorum} vote{'s' * (quorum > 1)}" + (f", {sink} on the last" if sink != quorum else "")
+    if TASKS[int(row.tasks)] == "assigned":
+        return f"{size} {tier} {roles} per subtask, {votes}"
+    if size == 1:
+        return f"one {tier} {roles}, {votes}"
+    return f"{TOPOLOGIES[int(row.topology)]} of {size}, {tier} {roles}, {votes}"
+
+
+@functools.cache
+def template_rows() -> tuple[tuple[int, ...], ...]:
+    """Return the rows of the template design space."""
+    votes = ((1, 1), (1, 3), (3, 3), (1, 5), (5, 5))
+    tiers = (0, 1, 2)
+    singles = itertools.product([0], [1], (0, 1), tiers, [0], ((1, 1), (3, 3), (5, 5), (7, 7), (1, 3)))
+    teams = itertools.product((0, 1, 4), (2, 4, 8), (0, 1), (*tiers, 3), [0], ((1, 1), (1, 3), (3, 3), (5, 5)))
+    graphs = itertools.product((2, 3, 5), [8], (0, 1), tiers, [0], ((1, 1), (3, 3)))
+    critics = itertools.product((4,), (2, 3), [2], (*tiers, 3), [0], ((1, 1), (3, 3)))
+    lines = itertools.product([6], (1, 2), (0, 1), (*tiers, 4), [1], ((1, 1), (2, 2), (1, 3)))
+    triples = itertools.product([6], [3], (0, 1), (*tiers, 4), [1], ((3, 3), votes[1]))
+    rows = itertools.chain(singles, teams, graphs, critics, lines, triples)
+    return tuple((a, b, c, d, e, *f) for a, b, c, d, e, f in rows)
+
+
+def template_table() -> Template:
+    """Return all rows as one table."""
+    return Template(*jnp.array(template_rows(), jnp.int32).T)
+
+
+def build(env: Environment, row: Template, team: TeamObservation) -> Plan:
+    """Turn a row into a plan for this query."""
+    n = env.num_agents
+    slot = jnp.arange(n)
+    subtasks = jnp.maximum(jnp.sum(team.task_mask), 1)
+    assigned = row.tasks == 1
+    members = jnp.clip(jnp.where(assigned, row.size * subtasks, row.size), 1, n)
+    active = slot < members
+    post = slot % subtasks
+    role = _roles(row, team, post, members)
+    reads = jnp.stack([_topology(name, n, members, env.plan_space.inbox) for name in TOPOLOGIES[:-1]])
+    reads = reads[jnp.minimum(row.topology, len(TOPOLOGIES) - 2)]
+    along = _graph_reads(team, post, subtasks, members, env.plan_space.inbox)
+    quorum = jnp.where(jnp.arange(env.plan_space.num_tasks) == 0, row.sink_quorum, row.quorum)
+    plan = Plan(
+        active=active,
+        role=role,
+        tier=_tiers(env.plan_space.num_tiers, row, team, post),
+        task=jnp.where(assigned, post, -1),
+        reads=jnp.where(row.topology == len(TOPOLOGIES) - 1, along, reads),
+        quorum=quorum,
+    )
+    return env.plan_space.project(plan)[0]
+
+
+def _roles(
+    row: Template, team: TeamObservation, post: Int[Array, "num_agents"], members: Int[Array, ""]
+) -> Int[Array, "num_agents"]:
+    """Give out roles: generalists, or the skills of the subtasks in turn, perhaps with a critic at the end."""
+    skills = num_skills(team)
+    skilled = jnp.argmax(team.task_tokens[:, :skills], axis=-1)[post]
+    last = (jnp.arange(len(post)) == members - 1) & (members > 1)
+    role = jnp.where(row.roles == 0, skills, skilled)
+    return jnp.where((row.roles == 2) & last, skills + 1, role).astype(jnp.int32)
+
+
+def num_skills(team: TeamObservation) -> int:
+    """Return the number of skills: the task tokens' first columns, before the six others."""
+    return team.task_tokens.shape[-1] - 6
+
+
+def _tiers(
+    num_tiers: int, row: Template, team: TeamObservation, post: Int[Array, "num_agents"]
+) -> Int[Array, "num_agents"]:
+    """Give out tiers; three grades are spread over however many tiers there are."""
+    grades = jnp.array([0, (num_tiers - 1) // 2, num_tiers - 1])
+    difficulty = team.task_tokens[:, num_skills(team)][post]
+    hard = grades[(difficulty > HARD / 2).astype(jnp.int32) + (difficulty > HARD)]
+    same = jnp.full(post.shape, grades[jnp.clip(row.tier, 0, 2)])
+    return jnp.select([row.tier == 3, row.tier == 4], [jnp.arange(len(post)) % num_tiers, hard], same).astype(jnp.int32)
+
+
+def _topology(name: str, n: int, members: Int[Array, ""], inbox: int) -> Int[Array, "num_agents inbox"]:
+    """Return whom each member reads in a named topology; projection drops what is not on the team."""
+    slot, place = jnp.arange(n)[:, None], jnp.arange(inbox)[None, :]
+    width = jnp.maximum(jnp.ceil(jnp.sqrt(members)).astype(jnp.int32), 1)
+    if name == "star":
+        reads = jnp.where(slot == 0, 1 + place, -1)
+    elif name == "chain":
+        reads = jnp.where(place == 0, slot + 1, -1)
+    elif name == "tree":
+        reads = jnp.where(place < 2, 2 * slot + 1 + place, -1)
+    elif name == "layered":
+        layer = (slot + width - 1) // width
+        reads = jnp.where(place < width, layer * width + 1 + place, -1)
+    elif name == "mesh":
+        reads = (slot + 1 + place) % members
+    else:
+        offsets = jnp.array(np.random.default_rng(0).integers(1, n, (n, 3)))
+        reads = jnp.pad((slot + offsets) % members, ((0, 0), (0, max(inbox - 3, 0))), constant_values=-1)[:, :inbox]
+    return jnp.where(reads < members, reads, -1)
+
+
+def _graph_reads(
+    team: TeamObservation,
+    post: Int[Array, "num_agents"],
+    subtasks: Int[Array, ""],
+    members: Int[Array, ""],
+    inbox: int,
+) -> Int[Array, "num_agents inbox"]:
+    """Let the members at a subtask read those at its parents, and the first of them its fellows too."""
+    slot = jnp.arange(len(post))
+    copies = (members + subtasks - 1) // subtasks
+    parents = team.task_parents[post]
+    turn = jnp.arange(3)
+    upstream = parents[:, None, :] + subtasks * turn[:, None]
+    upstream = jnp.where((parents[:, None, :] >= 0) & (turn[:, None] < copies), upstream, -1)
+    fellows = post[:, None] + subtasks * jnp.arange(1, 3)
+    fellows = jnp.where((slot < subtasks)[:, None], fellows, -1)
+    wanted = jnp.concatenate([fellows, upstream.reshape(len(post), -1)], axis=1)
+    wanted = jnp.where(wanted < members, wanted, -1)
+    first = jnp.argsort(wanted < 0, axis=1, stable=True)
+    return jnp.take_along_axis(wanted, first, axis=1)[:, :inbox]

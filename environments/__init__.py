@@ -1,0 +1,1 @@
+"""The environments of jaxmas, one file or folder each."""

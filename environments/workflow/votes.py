@@ -1,0 +1,98 @@
+"""Votes in machine words.
+
+A histogram of one agent's votes on one subtask is a ``uint32``: eight tokens, four bits each. How many votes an agent
+has on every subtask is kept a second time, as three bit planes over the subtasks (32 to a word), so that counting
+what is visible costs a few words per agent however many subtasks there are.
+"""
+
+import functools
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, UInt32
+
+VOCABULARY = 8
+PLANES = 3
+MAX_COUNT = 2**PLANES - 1
+WORD = 32
+
+
+def vote(token: Int[Array, "*s"]) -> UInt32[Array, "*s"]:
+    """Return the histogram word of one vote."""
+    return jnp.uint32(1) << (4 * token).astype(jnp.uint32)
+
+
+def shift_tokens(word: UInt32[Array, "*s"], offset: UInt32[Array, "*s"]) -> UInt32[Array, "*s"]:
+    """Add ``offset`` (mod 8) to every token of a histogram word: what a garbled message says."""
+    return (word << (4 * offset)) | (word >> ((32 - 4 * offset) & 31))
+
+
+def pooled(words: UInt32[Array, "*s sources"], axis: int = -1) -> Int[Array, "*t 8"]:
+    """Add up the histograms of up to 17 sources, four tokens to a word on the way."""
+    even = jnp.sum(words & jnp.uint32(0x0F0F0F0F), axis=axis, dtype=jnp.uint32)
+    odd = jnp.sum((words >> 4) & jnp.uint32(0x0F0F0F0F), axis=axis, dtype=jnp.uint32)
+    counts = [((even, odd)[token % 2] >> (8 * (token // 2))) & 0xFF for token in range(VOCABULARY)]
+    return jnp.stack(counts, axis=-1).astype(jnp.int32)
+
+
+def pooled_crowd(words: UInt32[Array, "sources *s"]) -> Int[Array, "*s 8"]:
+    """Add up the histograms of up to 4,369 sources along the first axis, two tokens to a word on the way."""
+    pairs = [jnp.sum((words >> (4 * p)) & jnp.uint32(0x000F000F), axis=0, dtype=jnp.uint32) for p in range(4)]
+    counts = [(pairs[token % 4] >> (16 * (token // 4))) & 0xFFFF for token in range(VOCABULARY)]
+    return jnp.stack(counts, axis=-1).astype(jnp.int32)
+
+
+def plurality(
+    counts: Int[Array, "*s 8"], tie: UInt32[Array, "*s"]
+) -> tuple[Int[Array, "*s"], Int[Array, "*s"]]:
+    """Return the most frequent token and its count; ``tie`` (three bits) orders tokens of equal count."""
+    order = (tie & 7).astype(jnp.int32)
+    ranked = [(counts[..., token] << 3) | (token ^ order) for token in range(VOCABULARY)]
+    best = functools.reduce(jnp.maximum, ranked)
+    return (best & 7) ^ order, best >> 3
+
+
+def lanes(tasks: int) -> int:
+    """Return how many subtasks share a word."""
+    return min(tasks, WORD)
+
+
+def pack(bits: Bool[Array, "*s tasks"]) -> UInt32[Array, "*s words"]:
+    """Pack flags over subtasks into words; more than 32 subtasks come in multiples of 32."""
+    width = lanes(bits.shape[-1])
+    words = bits.reshape(*bits.shape[:-1], -1, width).astype(jnp.uint32)
+    return jnp.sum(words << jnp.arange(width, dtype=jnp.uint32), axis=-1, dtype=jnp.uint32)
+
+
+def spread(words: UInt32[Array, "*s words"], width: int) -> UInt32[Array, "*s words lanes"]:
+    """Undo ``pack``: one 0 or 1 per subtask, still in rows of a word.
+
+    The rows stay: flattening them here would keep XLA from vectorising the loops that this feeds.
+    """
+    return (words[..., None] >> jnp.arange(width, dtype=jnp.uint32)) & 1
+
+
+def pack_counts(counts: Int[Array, "*s tasks"]) -> UInt32[Array, "3 *s words"]:
+    """Pack counts of 0 … 7 over subtasks into bit planes, lowest first."""
+    return jnp.stack([pack(((counts >> plane) & 1).astype(bool)) for plane in range(PLANES)])
+
+
+def add_saturating(a: UInt32[Array, "3 *s words"], b: UInt32[Array, "3 *s words"]) -> UInt32[Array, "3 *s words"]:
+    """Add two bit-sliced counts; more than seven stays seven."""
+    total, carry = [], jnp.zeros_like(a[0])
+    for x, y in zip(a, b, strict=True):
+        total.append(x ^ y ^ carry)
+        carry = (x & y) | (carry & (x ^ y))
+    return jnp.stack([word | carry for word in total])
+
+
+def at_least(a: UInt32[Array, "3 *s words"], b: UInt32[Array, "3 words"]) -> UInt32[Array, "*s words"]:
+    """Compare bit-sliced counts: a ≥ b, subtask by subtask."""
+    enough = jnp.bitwise_not(jnp.zeros_like(a[0]))
+    for x, y in zip(a, b, strict=True):
+        enough = (x & ~y) | (~(x ^ y) & enough)
+    return enough
+
+
+def any_vote(planes: UInt32[Array, "3 *s words"]) -> UInt32[Array, "*s words"]:
+    """Return which subtasks have a vote."""
+    return planes[0] | planes[1] | planes[2]

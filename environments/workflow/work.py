@@ -1,0 +1,236 @@
+"""One agent's step, for all agents at once: what is visible, what to work on, what it perceives, what it says.
+
+The functions stand in the order they run. Nothing here grows with agents × agents: an agent looks at its own votes
+and at those of its inbox, and at contents only for the subtask it has chosen and that subtask's parents.
+"""
+
+import functools
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from jaxmas.environments.workflow import votes as v
+from jaxmas.environments.workflow.noise import below, hashed, message_fate, mix, uniform
+from jaxmas.environments.workflow.query import Query
+from jaxmas.pytrees import pytree
+
+COIN, TIE, BLUR = 1, 2, 3
+"""What a hash of the query seed is for: shared coins, ties, what a designer misperceives."""
+_NO_PARENT = 0
+_INDEX_BITS = 13
+_INDEX = 2**_INDEX_BITS - 1
+_REVISION_STRIDE = v.MAX_COUNT + 1
+
+
+@pytree
+class Team:
+    """The plan as the agents carry it out, with what follows from it at each step."""
+
+    active: Bool[Array, "num_agents"]
+    role: Int[Array, "num_agents"]
+    tier: Int[Array, "num_agents"]
+    task: Int[Array, "num_agents"]
+    reads: Int[Array, "num_agents inbox"]
+    quorum: UInt32[Array, "3 words"]
+    """In bit planes, as the votes are counted."""
+    critic: Bool[Array, "num_agents"]
+    aggregator: Bool[Array, "num_agents"]
+    noise: Float[Array, "num_agents skills"]
+    """Factor on a subtask's difficulty: tier × role × own ability."""
+    preference: Int[Array, "num_agents skills"]
+    """0 … 15: how well the role matches the skill."""
+    reporter: Int[Array, ""]
+
+
+@pytree
+class Board:
+    """Everything the agents have answered so far."""
+
+    votes: UInt32[Array, "num_agents tasks"]
+    """Histogram words: an agent's own votes on each subtask."""
+    counts: UInt32[Array, "3 num_agents words"]
+    """The number of those votes, in bit planes."""
+    reviewed: UInt32[Array, "num_agents words"]
+    """Subtasks that a critic has been through."""
+    last_task: Int[Array, "num_agents"]
+    last_inputs: Int[Array, "num_agents"]
+    """The parents' answers behind the last attempt, packed."""
+    done: Int[Array, "num_agents"]
+    """Number of different subtasks attempted."""
+    revisions: Int[Array, "num_agents"]
+
+
+@pytree
+class Work:
+    """What each agent is about to do."""
+
+    task: Int[Array, "num_agents"]
+    acting: Bool[Array, "num_agents"]
+    revising: Bool[Array, "num_agents"]
+    perceived: Int[Array, "num_agents"]
+    """The operand, as seen through the noise."""
+    inputs: Int[Array, "num_agents parents"]
+    """The plurality of each parent's visible votes, plus one; 0 where nothing is visible."""
+    support: Float[Array, "num_agents parents"]
+    """That plurality's share of the visible votes."""
+    peers: Int[Array, "num_agents 8"]
+    """Visible votes on the subtask itself."""
+    messages: Int[Array, "num_agents"]
+    own_count: Int[Array, "num_agents"]
+
+
+def next_work(
+    query: Query, team: Team, board: Board, params, seed, agent_seeds, step: Int[Array, ""]
+) -> Work:
+    """Let every agent look around, choose a subtask, gather its inputs and perceive its operand."""
+    visible, others = visible_counts(team.reads, board.counts)
+    fresh_task, has_fresh = choose(query, team, board, visible, others, agent_seeds, step)
+    task = jnp.where(has_fresh, fresh_task, board.last_task)
+    known = task >= 0
+    task = jnp.maximum(task, 0)
+    inputs, support, peers, messages, own_count = read_votes(query, team, board, params, seed, agent_seeds, task)
+    changed = (pack_inputs(inputs) != board.last_inputs) & (board.last_task == task) & (own_count > 0)
+    revising = ~has_fresh & known & changed & team.active & ~team.critic & ~team.aggregator
+    perceived = perceive(query, team, board, params, seed, agent_seeds, task, own_count, messages)
+    return Work(task, has_fresh | revising, revising, perceived, inputs, support, peers, messages, own_count)
+
+
+def visible_counts(
+    reads: Int[Array, "num_agents inbox"], counts: UInt32[Array, "3 num_agents words"]
+) -> tuple[UInt32[Array, "3 num_agents words"], UInt32[Array, "num_agents words"]]:
+    """Count, subtask by subtask, the votes that each agent sees; also where others have voted."""
+    nobody = jnp.zeros_like(counts[:, :1])
+    sent = jnp.concatenate([counts, nobody], axis=1)[:, jnp.where(reads < 0, len(reads), reads)]
+    received = functools.reduce(v.add_saturating, [sent[:, :, place] for place in range(reads.shape[1])])
+    return v.add_saturating(received, counts), v.any_vote(received)
+
+
+def choose(
+    query: Query,
+    team: Team,
+    board: Board,
+    visible: UInt32[Array, "3 num_agents words"],
+    others: UInt32[Array, "num_agents words"],
+    agent_seeds: UInt32[Array, "num_agents"],
+    step: Int[Array, ""],
+) -> tuple[Int[Array, "num_agents"], Bool[Array, "num_agents"]]:
+    """Pick the best open subtask: skill match first, then one not yet tried, then chance.
+
+    A subtask is open when each parent shows its quorum and it does not show its own; where the deadline presses, one
+    vote is enough. A critic's subtasks are those that others answered and that it has not reviewed. An agent with an
+    assigned task waits for it and does nothing else.
+    """
+    tasks, words = query.needs.shape
+    width = v.lanes(tasks)
+    pressed = v.pack(query.height >= query.deadline - step)
+    missing = ~(v.at_least(visible, team.quorum) | (v.any_vote(visible) & pressed))
+    mine = v.any_vote(board.counts)
+    wanted = jnp.where(team.critic[:, None], others & ~mine & ~board.reviewed, missing) & v.pack(query.mask)
+    needs = query.needs.reshape(words, width, words)
+    blocked = functools.reduce(
+        jnp.bitwise_or, [needs[:, :, word] & missing[:, word, None, None] for word in range(words)]
+    )
+    index = jnp.arange(tasks).reshape(words, width)
+    assigned = team.task[:, None, None]
+    is_open = (v.spread(wanted, width) != 0) & (blocked == 0) & ((assigned < 0) | (assigned == index))
+    rank = _rank(query.skill.reshape(words, width), index, team, v.spread(~mine, width), agent_seeds)
+    best = jnp.max(jnp.where(is_open, rank, 0), axis=(1, 2))
+    best = jnp.where(team.active & ~team.aggregator, best, 0)
+    return (best - 1) & _INDEX, best > 0
+
+
+def _rank(skill, index, team: Team, untried, agent_seeds) -> Int[Array, "num_agents words lanes"]:
+    """Order subtasks by match (4 bits), not yet tried (1), chance (12); the lowest bits name the subtask."""
+    skills = team.preference.shape[1]
+    match = functools.reduce(
+        jnp.add, [jnp.where(skill == s, team.preference[:, s, None, None], 0) for s in range(skills)]
+    )
+    chance = ((agent_seeds[:, None, None] ^ index.astype(jnp.uint32)) * jnp.uint32(0x7FEB352D)) >> 20
+    order = (match << 1 | untried.astype(jnp.int32)) << 12 | chance.astype(jnp.int32)
+    return (order << _INDEX_BITS | index) + 1
+
+
+def read_votes(query: Query, team: Team, board: Board, params, seed, agent_seeds, task: Int[Array, "num_agents"]):
+    """Gather the votes that each agent sees on its subtask and on that subtask's parents.
+
+    Messages are lost or garbled by a hash of (query, sender, reader, subtask); the agent's own votes are not.
+    """
+    tasks = query.mask.shape[0]
+    topics = jnp.concatenate([task[:, None], query.parents[task]], axis=1)
+    asked = topics >= 0
+    topics = jnp.maximum(topics, 0)
+    own = jnp.take_along_axis(board.votes, topics, axis=1)
+    sender = jnp.maximum(team.reads, 0)
+    sent = board.votes.reshape(-1)[sender[:, :, None] * tasks + topics[:, None, :]]
+    sent = jnp.where((team.reads >= 0)[:, :, None] & asked[:, None, :], sent, 0)
+    reader_seeds, sender_seeds = agent_seeds[:, None, None], agent_seeds[sender][:, :, None]
+    received, arrived = deliver(sent, reader_seeds, sender_seeds, topics[:, None, :], query, params)
+    words = jnp.concatenate([jnp.where(asked, own, 0)[:, None, :], received], axis=1)
+    counts = v.pooled(words, axis=1)
+    token, top = v.plurality(counts[:, 1:], hashed(seed, TIE, topics[:, 1:]))
+    inputs = jnp.where(top > 0, token + 1, _NO_PARENT)
+    support = top / jnp.maximum(jnp.sum(counts[:, 1:], axis=-1), 1)
+    own_count = jnp.sum(v.pooled(own[:, :1, None])[:, 0], axis=-1)
+    return inputs, support, counts[:, 0], jnp.sum(arrived, axis=(1, 2)), own_count
+
+
+def deliver(sent, reader_seed, sender_seed, task, query: Query, params):
+    """Pass histogram words on: some are lost, some garbled, by a hash of (query, sender, reader, subtask)."""
+    fate = hashed(reader_seed + mix(sender_seed), task)
+    lost, offset = message_fate(fate, params.message_loss, query.handoff_noise, v.VOCABULARY)
+    arrived = ~lost & (sent != 0)
+    return jnp.where(arrived, v.shift_tokens(sent, offset), 0), arrived
+
+
+def pack_inputs(inputs: Int[Array, "num_agents parents"]) -> Int[Array, "num_agents"]:
+    """Pack the parents' answers that an attempt rests on into one number."""
+    return jnp.sum(inputs << (4 * jnp.arange(inputs.shape[1])), axis=1)
+
+
+def perceive(query: Query, team: Team, board: Board, params, seed, agent_seeds, task, own_count, messages):
+    """See the operand through the noise.
+
+    ε = clip(δ · tier · role · (1 + load · (messages + subtasks done)), 0, ε_max). With probability ρ all attempts of a
+    tier on a subtask share one coin, else each has its own; a share ``distractor`` of the mistakes is the same one.
+    """
+    skills = team.noise.shape[1]
+    skill, tier = query.skill[task], team.tier
+    factor = sum(jnp.where(skill == s, team.noise[:, s], 0) for s in range(skills))
+    load = 1 + params.context_load * (messages + board.done)
+    chance = jnp.clip(query.difficulty[task] * factor * load, 0, params.max_noise)
+    common = hashed(seed, COIN, task * team.noise.shape[0] + tier)
+    attempt = own_count + _REVISION_STRIDE * board.revisions
+    own = hashed(agent_seeds, task, attempt)
+    coin = jnp.where(uniform(common) < query.rho, mix(common), own)
+    wrong, which = uniform(coin) < chance, mix(coin + jnp.uint32(1))
+    distracted = uniform(which) < query.distractor
+    offset = jnp.where(distracted, query.distraction[task], 1 + below(mix(which), v.VOCABULARY - 1).astype(jnp.int32))
+    return (query.operand[task] + jnp.where(wrong, offset, 0)) % v.VOCABULARY
+
+
+def record(
+    board: Board, work: Work, team: Team, answer: Int[Array, "num_agents"], counted: Bool[Array, "num_agents"]
+) -> Board:
+    """Write the answers down. A revision withdraws the votes that rested on the old inputs."""
+    agent = jnp.arange(len(answer))
+    current = board.votes[agent, work.task]
+    after = jnp.where(work.revising, 0, current) + v.vote(answer)
+    votes = board.votes.at[agent, work.task].set(jnp.where(counted, after, current))
+    count = jnp.where(work.revising, 1, jnp.minimum(work.own_count + 1, v.MAX_COUNT))
+    words = jnp.arange(board.reviewed.shape[1])
+    bit = jnp.uint32(1) << (work.task % v.WORD).astype(jnp.uint32)
+    mark = jnp.where(work.task[:, None] // v.WORD == words, bit[:, None], 0)
+    written = [
+        (plane & ~mark) | jnp.where((count[:, None] >> place) & 1, mark, 0) for place, plane in enumerate(board.counts)
+    ]
+    written = jnp.where(counted[:, None], jnp.stack(written), board.counts)
+    looked = work.acting & team.critic
+    return Board(
+        votes=votes,
+        counts=written,
+        reviewed=jnp.where(looked[:, None], board.reviewed | mark, board.reviewed),
+        last_task=jnp.where(work.acting, work.task, board.last_task),
+        last_inputs=jnp.where(work.acting, pack_inputs(work.inputs), board.last_inputs),
+        done=board.done + (counted & (work.own_count == 0)),
+        revisions=board.revisions + (work.acting & work.revising),
+    )

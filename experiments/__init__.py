@@ -1,0 +1,1 @@
+"""Presets, and one file per published table or figure."""

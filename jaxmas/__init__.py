@@ -1,0 +1,1 @@
+"""A benchmark for multi-agent coordination under two timescales, in JAX."""

@@ -1,0 +1,20 @@
+"""The error that a user can mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class JaxmasError(Exception):
+    """One clear line: what was wrong, what was expected, how to mend it.
+
+    The command line prints it and exits with code 2.
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the closest known name as a question, or the list of all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(names)}" if names else "none is known"

@@ -1,0 +1,192 @@
+"""The two-timescale roll-out: a scan over plan intervals, inside it a scan over executor steps.
+
+An episode that ends within an interval stays as it is (environments see to that) until the next plan boundary and
+resets there, so that the meta-policy runs only at boundaries. Functions here take one instance; callers ``vmap`` over environments.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+
+from jaxmas.distributions import invert
+from jaxmas.plans import Plan
+from jaxmas.pytrees import pytree
+from jaxmas.types import Environment, Executor, MetaPolicy, Observation, TeamObservation, TimeStep
+
+
+@pytree
+class Episode:
+    """An episode under way, with the carries of those who play it."""
+
+    state: Any
+    team: TeamObservation
+    meta_carry: Any
+    executor_carry: Any
+
+
+@pytree
+class ExecutorStep:
+    """What one executor step leaves for executor learning and for renderers."""
+
+    observation: Observation
+    action: Int[Array, "num_agents"]
+    log_prob: Float[Array, "num_agents"]
+    mask: Bool[Array, "num_agents"]
+    """Agents that acted in a live episode: the others are left out of losses."""
+    reward: Float[Array, ""]
+    agent_reward: Float[Array, "num_agents"]
+    live: Bool[Array, ""]
+
+
+@pytree
+class MetaStep:
+    """One decision of the meta-policy, a semi-Markov transition.
+
+    ``reward`` is Σ γⁱ r over the interval's steps, ``discount`` γⁿ (1 − terminated). ``next_team`` is the team
+    observation before any reset, from which the next value follows.
+    """
+
+    team: TeamObservation
+    plan: Plan
+    info: dict[str, Any]
+    reward: Float[Array, ""]
+    discount: Float[Array, ""]
+    terminated: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+    next_team: TeamObservation
+    steps: Int[Array, ""]
+    """Steps lived in the interval."""
+    acting: Int[Array, ""]
+    """Agent-steps with work in the interval."""
+    metrics: dict[str, Shaped[Array, ""]]
+    """The episode's running totals at its last live step."""
+
+
+class Policies:
+    """Who plays: a meta-policy and an executor with their parameters."""
+
+    def __init__(self, meta: MetaPolicy, meta_params: Any, executor: Executor, executor_params: Any):
+        self.meta, self.meta_params = meta, meta_params
+        self.executor, self.executor_params = executor, executor_params
+
+
+def begin(env: Environment, params: Any, policies: Policies, key: PRNGKeyArray) -> Episode:
+    """Draw a query and start everyone's carry."""
+    state, team = env.reset(key, params)
+    return Episode(state, team, policies.meta.init(), policies.executor.init(env.num_agents))
+
+
+def play_interval(
+    env: Environment,
+    params: Any,
+    policies: Policies,
+    episode: Episode,
+    key: PRNGKeyArray,
+    *,
+    discount: float = 1.0,
+    keep_steps: bool = False,
+) -> tuple[Episode, MetaStep, ExecutorStep | None]:
+    """Plan once, then let the executors act until the next plan boundary.
+
+    With ``keep_steps`` every executor step is returned as well, stacked over time.
+    """
+    plan_key, coordinate_key, sample_key, step_key = jax.random.split(key, 4)
+    plan, meta_carry, info = policies.meta.apply(policies.meta_params, episode.meta_carry, episode.team, plan_key)
+    state, observation = env.coordinate(coordinate_key, episode.state, plan, params)
+    uniforms = jax.random.uniform(sample_key, (env.coordination_interval, env.num_agents))
+    step_keys = jax.random.split(step_key, env.coordination_interval)
+
+    def act(carry, inputs):
+        state, observation, executor_carry, ended = carry
+        uniform, step_key = inputs
+        executor_carry, distribution = policies.executor.apply(
+            policies.executor_params, executor_carry, observation, observation.acting, step_key
+        )
+        action = invert(distribution, uniform)
+        state, timestep = env.step(step_key, state, action, params)
+        step = _executor_step(observation, action, distribution, timestep, ~ended) if keep_steps else None
+        lived = _Lived(timestep.reward, ~ended, jnp.sum(observation.acting))
+        outcome = (timestep.terminated, timestep.truncated, timestep.metrics)
+        ended = timestep.terminated | timestep.truncated
+        return (state, timestep.observation, executor_carry, ended), (lived, outcome, step)
+
+    carry = (state, observation, episode.executor_carry, env.is_over(state))
+    carry, (lived, outcome, steps) = jax.lax.scan(act, carry, (uniforms, step_keys))
+    state, _, executor_carry, _ = carry
+    terminated, truncated, metrics = jax.tree.map(lambda values: values[-1], outcome)
+    lasted = jnp.sum(lived.live)
+    powers = discount ** jnp.arange(env.coordination_interval, dtype=jnp.float32)
+    meta_step = MetaStep(
+        team=episode.team,
+        plan=plan,
+        info=info,
+        reward=jnp.sum(powers * lived.reward),
+        discount=jnp.where(terminated, 0.0, jnp.float32(discount) ** lasted),
+        terminated=terminated,
+        truncated=truncated,
+        next_team=env.observe_team(state, params),
+        steps=lasted,
+        acting=jnp.sum(lived.acting),
+        metrics=metrics,
+    )
+    return Episode(state, meta_step.next_team, meta_carry, executor_carry), meta_step, steps
+
+
+@pytree
+class _Lived:
+    """What one step adds to its interval."""
+
+    reward: Float[Array, ""]
+    live: Bool[Array, ""]
+    acting: Int[Array, ""]
+
+
+def _executor_step(observation, action, distribution, timestep: TimeStep, live) -> ExecutorStep:
+    return ExecutorStep(
+        observation=observation,
+        action=action,
+        log_prob=distribution.log_prob(action),
+        mask=observation.acting,
+        reward=timestep.reward,
+        agent_reward=timestep.agent_reward,
+        live=live,
+    )
+
+
+def play_query(
+    env: Environment, params: Any, policies: Policies, episode: Episode, key: PRNGKeyArray, **options: Any
+) -> tuple[Episode, MetaStep, ExecutorStep | None]:
+    """Play one query from its start to its end, without reset: one ``MetaStep`` per plan boundary, stacked."""
+    intervals = env.horizon // env.coordination_interval
+
+    def interval(episode, key):
+        episode, meta_step, steps = play_interval(env, params, policies, episode, key, **options)
+        return episode, (meta_step, steps)
+
+    episode, (meta_steps, steps) = jax.lax.scan(interval, episode, jax.random.split(key, intervals))
+    return episode, meta_steps, steps
+
+
+def play_lifelong(
+    env: Environment,
+    params: Any,
+    policies: Policies,
+    episode: Episode,
+    key: PRNGKeyArray,
+    num_intervals: int,
+    **options: Any,
+) -> tuple[Episode, MetaStep, ExecutorStep | None]:
+    """Play a number of plan intervals; an episode that is over resets at the next plan boundary."""
+
+    def interval(episode, key):
+        play_key, reset_key = jax.random.split(key)
+        episode, meta_step, steps = play_interval(env, params, policies, episode, play_key, **options)
+        fresh = begin(env, params, policies, reset_key)
+        done = meta_step.terminated | meta_step.truncated
+        episode = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, episode)
+        return episode, (meta_step, steps)
+
+    episode, (meta_steps, steps) = jax.lax.scan(interval, episode, jax.random.split(key, num_intervals))
+    return episode, meta_steps, steps
