@@ -1,1 +1,7 @@
-"""The strategies and systems of jaxmas, one file each."""
+"""Strategies and algorithms: one file per published system, hand-crafted baselines beside them."""
+
+
+def register() -> None:
+    """Enter every strategy, template family and algorithm into the registry."""
+    from jaxmas import design_spaces  # noqa: F401
+    from jaxmas.algorithms import meta_skill, workflow_strategies  # noqa: F401

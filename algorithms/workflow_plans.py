@@ -5,25 +5,26 @@ subtask gets. ``build`` turns a row and a team observation into a plan; what dep
 difficulty) it takes from what the designer sees.
 """
 
-import dataclasses
 import functools
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from jaxmas.plans import Plan
 from jaxmas.pytrees import pytree
 from jaxmas.types import Environment, TeamObservation
 
-TOPOLOGIES = ("star", "chain", "tree", "layered", "mesh", "random", "graph")
-"""Who reads whom; information flows to slot 0, which reports. ``graph`` follows the subtasks' own edges."""
-ROLES = ("generalist", "skilled", "critic")
-"""All generalists; specialists for the skills of the query; the same with a critic as the last member."""
-TIERS = ("weak", "middle", "strong", "mixed", "hard")
-"""One tier for all; tiers in turn; a stronger tier for the harder of the assigned subtasks."""
+TOPOLOGIES = ("copies", "star", "chain", "tree", "layered", "mesh", "random", "graph")
+"""Who reads whom; information flows to slot 0, which reports. ``copies`` are read by it and read nobody, in a
+``star`` they read it too, and ``graph`` follows the subtasks' own edges."""
+ROLES = ("generalist", "skilled", "critic", "spread")
+"""All generalists; specialists for the skills of the query; the same with a critic as the last member; specialists of
+all skills in turn, whatever the query."""
+TIERS = ("weak", "middle", "strong", "mixed", "hard", "escalate")
+"""One tier for all; tiers in turn; a stronger tier for the harder of the assigned subtasks; all weak but the last
+member, who is strong."""
 TASKS = ("free", "assigned")
 """Members choose; or each has one subtask, in turn, ``size`` members per subtask."""
 HARD = 0.35
@@ -45,7 +46,7 @@ class Template:
 
 
 def template(
-    topology: str = "star",
+    topology: str = "copies",
     size: int = 1,
     roles: str = "generalist",
     tier: str = "middle",
@@ -63,7 +64,7 @@ def template(
         quorum,
         sink_quorum or quorum,
     )
-    return Template(*(jnp.int32(number) for number in numbers))
+    return as_row(numbers)
 
 
 def describe(row: Template) -> str:
@@ -81,21 +82,27 @@ def describe(row: Template) -> str:
 @functools.cache
 def template_rows() -> tuple[tuple[int, ...], ...]:
     """Return the rows of the template design space."""
-    votes = ((1, 1), (1, 3), (3, 3), (1, 5), (5, 5))
-    tiers = (0, 1, 2)
-    singles = itertools.product([0], [1], (0, 1), tiers, [0], ((1, 1), (3, 3), (5, 5), (7, 7), (1, 3)))
-    teams = itertools.product((0, 1, 4), (2, 4, 8), (0, 1), (*tiers, 3), [0], ((1, 1), (1, 3), (3, 3), (5, 5)))
-    graphs = itertools.product((2, 3, 5), [8], (0, 1), tiers, [0], ((1, 1), (3, 3)))
-    critics = itertools.product((4,), (2, 3), [2], (*tiers, 3), [0], ((1, 1), (3, 3)))
-    lines = itertools.product([6], (1, 2), (0, 1), (*tiers, 4), [1], ((1, 1), (2, 2), (1, 3)))
-    triples = itertools.product([6], [3], (0, 1), (*tiers, 4), [1], ((3, 3), votes[1]))
-    rows = itertools.chain(singles, teams, graphs, critics, lines, triples)
+    votes, tiers = ((1, 1), (1, 3), (3, 3)), (0, 1, 2)
+    copies, chain, mesh, graph = (TOPOLOGIES.index(name) for name in ("copies", "chain", "mesh", "graph"))
+    sparse = tuple(TOPOLOGIES.index(name) for name in ("star", "tree", "layered", "random"))
+    singles = itertools.product([copies], [1], (0, 1), tiers, [0], (*votes, (5, 5), (7, 7)))
+    teams = itertools.product((copies, mesh), (2, 4, 8), (0, 1), (*tiers, 3), [0], votes)
+    chains = itertools.product([chain], [4], (0, 1), tiers, [0], ((1, 1), (3, 3)))
+    graphs = itertools.product(sparse, [8], (0, 1), (0, 1), [0], ((1, 3),))
+    critics = itertools.product([mesh], (2, 3), [2], (*tiers, 3, 5), [0], ((1, 1), (3, 3)))
+    lines = itertools.product([graph], (1, 2, 3), (0, 1), (*tiers, 4), [1], ((1, 1), (2, 2), (1, 3)))
+    rows = itertools.chain(singles, teams, chains, graphs, critics, lines)
     return tuple((a, b, c, d, e, *f) for a, b, c, d, e, f in rows)
 
 
-def template_table() -> Template:
-    """Return all rows as one table."""
-    return Template(*jnp.array(template_rows(), jnp.int32).T)
+def as_table(rows: tuple[tuple[int, ...], ...]) -> Template:
+    """Return rows of numbers as a tree of columns."""
+    return Template(*jnp.array(rows, jnp.int32).T)
+
+
+def as_row(row: tuple[int, ...]) -> Template:
+    """Return one row of numbers as a tree of scalars."""
+    return Template(*(jnp.int32(number) for number in row))
 
 
 def build(env: Environment, row: Template, team: TeamObservation) -> Plan:
@@ -115,7 +122,7 @@ def build(env: Environment, row: Template, team: TeamObservation) -> Plan:
     plan = Plan(
         active=active,
         role=role,
-        tier=_tiers(env.plan_space.num_tiers, row, team, post),
+        tier=_tiers(env.plan_space.num_tiers, row, team, post, members),
         task=jnp.where(assigned, post, -1),
         reads=jnp.where(row.topology == len(TOPOLOGIES) - 1, along, reads),
         quorum=quorum,
@@ -130,7 +137,7 @@ def _roles(
     skills = num_skills(team)
     skilled = jnp.argmax(team.task_tokens[:, :skills], axis=-1)[post]
     last = (jnp.arange(len(post)) == members - 1) & (members > 1)
-    role = jnp.where(row.roles == 0, skills, skilled)
+    role = jnp.select([row.roles == 0, row.roles == 3], [skills, jnp.arange(len(post)) % skills], skilled)
     return jnp.where((row.roles == 2) & last, skills + 1, role).astype(jnp.int32)
 
 
@@ -140,22 +147,26 @@ def num_skills(team: TeamObservation) -> int:
 
 
 def _tiers(
-    num_tiers: int, row: Template, team: TeamObservation, post: Int[Array, "num_agents"]
+    num_tiers: int, row: Template, team: TeamObservation, post: Int[Array, "num_agents"], members: Int[Array, ""]
 ) -> Int[Array, "num_agents"]:
     """Give out tiers; three grades are spread over however many tiers there are."""
     grades = jnp.array([0, (num_tiers - 1) // 2, num_tiers - 1])
     difficulty = team.task_tokens[:, num_skills(team)][post]
     hard = grades[(difficulty > HARD / 2).astype(jnp.int32) + (difficulty > HARD)]
     same = jnp.full(post.shape, grades[jnp.clip(row.tier, 0, 2)])
-    return jnp.select([row.tier == 3, row.tier == 4], [jnp.arange(len(post)) % num_tiers, hard], same).astype(jnp.int32)
+    slot = jnp.arange(len(post))
+    escalate = jnp.where(slot == members - 1, num_tiers - 1, 0)
+    kinds = [row.tier == 3, row.tier == 4, row.tier == 5]
+    return jnp.select(kinds, [slot % num_tiers, hard, escalate], same).astype(jnp.int32)
 
 
 def _topology(name: str, n: int, members: Int[Array, ""], inbox: int) -> Int[Array, "num_agents inbox"]:
     """Return whom each member reads in a named topology; projection drops what is not on the team."""
     slot, place = jnp.arange(n)[:, None], jnp.arange(inbox)[None, :]
     width = jnp.maximum(jnp.ceil(jnp.sqrt(members)).astype(jnp.int32), 1)
-    if name == "star":
-        reads = jnp.where(slot == 0, 1 + place, -1)
+    if name in ("copies", "star"):
+        back = jnp.where((place == 0) & (name == "star"), 0, -1)
+        reads = jnp.where(slot == 0, 1 + place, back)
     elif name == "chain":
         reads = jnp.where(place == 0, slot + 1, -1)
     elif name == "tree":

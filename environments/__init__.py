@@ -1,1 +1,7 @@
-"""The environments of jaxmas, one file or folder each."""
+"""Task environments: one file or folder each."""
+
+
+def register() -> None:
+    """Enter every scenario and executor into the registry."""
+    from jaxmas.environments import probes  # noqa: F401
+    from jaxmas.environments.workflow import executors, scenarios  # noqa: F401

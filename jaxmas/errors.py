@@ -11,6 +11,12 @@ class JaxmasError(Exception):
     """
 
 
+def refuse(wrong: bool, message: str) -> None:
+    """Raise a ``JaxmasError`` where something is wrong."""
+    if wrong:
+        raise JaxmasError(message)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the closest known name as a question, or the list of all of them."""
     names = sorted(known)

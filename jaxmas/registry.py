@@ -66,17 +66,33 @@ class Registry(Generic[T]):
 class Scenario:
     """A versioned configuration of an environment. The version is bumped when its behaviour changes."""
 
+    name: str
     make: Callable[..., tuple[Any, Any]]
-    """``make(num_agents=…, **sizes)`` returns the environment and its parameters."""
+    """``make(num_agents, coordination_interval=None, **options)`` returns the environment and its parameters."""
     num_agents: int
     """The default number of agents."""
     executor: str
     """The name of the executor that ranked results use."""
 
+    def build(self, num_agents: int | None = None, **options: Any) -> tuple[Any, Any]:
+        """Return the environment and its parameters; sizes that cannot be raise a ``JaxmasError``."""
+        count = self.num_agents if num_agents is None else num_agents
+        if count < 1:
+            raise JaxmasError(f"{self.name}: num_agents is {count}; it has to be at least 1")
+        try:
+            return self.make(count, **options)
+        except TypeError as error:
+            raise JaxmasError(f"{self.name}: {error}") from error
+
 
 SCENARIOS: Registry[Scenario] = Registry("scenario")
-STRATEGIES: Registry[Any] = Registry("strategy")
+STRATEGIES: Registry[Callable[..., Any]] = Registry("strategy")
+"""Name to ``make(env) -> MetaPolicy``."""
 TEMPLATES: Registry[Any] = Registry("template family")
+"""Environment family to ``Templates``: the rows of the template design space."""
+EXECUTORS: Registry[Callable[..., Any]] = Registry("executor")
+"""Name to ``load(env, params) -> (Executor, its parameters)``."""
 DESIGN_SPACES: Registry[Any] = Registry("design space")
+"""Name to ``make(env) -> space``."""
 ALGORITHMS: Registry[Any] = Registry("algorithm")
-EXECUTORS: Registry[Any] = Registry("executor")
+"""Name to its configuration class; ``config.train(...)`` runs it."""

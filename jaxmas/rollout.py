@@ -85,14 +85,17 @@ def play_interval(
     episode: Episode,
     key: PRNGKeyArray,
     *,
+    plan_key: PRNGKeyArray | None = None,
     discount: float = 1.0,
     keep_steps: bool = False,
 ) -> tuple[Episode, MetaStep, ExecutorStep | None]:
     """Plan once, then let the executors act until the next plan boundary.
 
-    With ``keep_steps`` every executor step is returned as well, stacked over time.
+    With ``keep_steps`` every executor step is returned as well, stacked over time. A ``plan_key`` of its own lets
+    several plans of one query meet the same chance otherwise.
     """
-    plan_key, coordinate_key, sample_key, step_key = jax.random.split(key, 4)
+    own_key, coordinate_key, sample_key, step_key = jax.random.split(key, 4)
+    plan_key = own_key if plan_key is None else plan_key
     plan, meta_carry, info = policies.meta.apply(policies.meta_params, episode.meta_carry, episode.team, plan_key)
     state, observation = env.coordinate(coordinate_key, episode.state, plan, params)
     uniforms = jax.random.uniform(sample_key, (env.coordination_interval, env.num_agents))
@@ -156,16 +159,26 @@ def _executor_step(observation, action, distribution, timestep: TimeStep, live) 
 
 
 def play_query(
-    env: Environment, params: Any, policies: Policies, episode: Episode, key: PRNGKeyArray, **options: Any
+    env: Environment,
+    params: Any,
+    policies: Policies,
+    episode: Episode,
+    key: PRNGKeyArray,
+    *,
+    plan_key: PRNGKeyArray | None = None,
+    **options: Any,
 ) -> tuple[Episode, MetaStep, ExecutorStep | None]:
     """Play one query from its start to its end, without reset: one ``MetaStep`` per plan boundary, stacked."""
     intervals = env.horizon // env.coordination_interval
+    plan_keys = jax.random.split(jax.random.fold_in(key, 0) if plan_key is None else plan_key, intervals)
 
-    def interval(episode, key):
-        episode, meta_step, steps = play_interval(env, params, policies, episode, key, **options)
-        return episode, (meta_step, steps)
+    def interval(episode, keys):
+        key, plan_key = keys
+        episode, *played = play_interval(env, params, policies, episode, key, plan_key=plan_key, **options)
+        return episode, played
 
-    episode, (meta_steps, steps) = jax.lax.scan(interval, episode, jax.random.split(key, intervals))
+    keys = jax.random.split(key, intervals), plan_keys
+    episode, (meta_steps, steps) = jax.lax.scan(interval, episode, keys)
     return episode, meta_steps, steps
 
 

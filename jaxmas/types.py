@@ -5,7 +5,7 @@ Agents are always a leading array axis. Shapes are written once, in the annotati
 """
 
 import abc
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
@@ -106,6 +106,7 @@ class Environment(abc.ABC):
         """Return what the meta-policy sees; asked for at plan boundaries only."""
 
 
+@runtime_checkable
 class MetaPolicy(Protocol):
     """Maps team observations to plans. Strategies, search results, networks and submissions are all this."""
 
@@ -120,6 +121,7 @@ class MetaPolicy(Protocol):
         ...
 
 
+@runtime_checkable
 class Executor(Protocol):
     """The small policy that every agent runs at each step."""
 

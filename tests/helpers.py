@@ -46,7 +46,7 @@ def workflow_params(env: Workflow = ENV, **changes: Any) -> WorkflowParams:
     """
     skills, tiers, agents = env.num_skills, env.num_tiers, env.num_agents
     weights = np.eye(len(SHAPES))[SHAPES.index(changes.pop("shape", "chain"))]
-    mix = {
+    mix: dict[str, Any] = {
         "shape_weights": weights,
         "size": (1.0, 1.0),
         "width": 0.0,
@@ -58,7 +58,7 @@ def workflow_params(env: Workflow = ENV, **changes: Any) -> WorkflowParams:
         "handoff_noise": (0.0, 0.0),
         "slack": (float(env.horizon), float(env.horizon)),
     }
-    reward = {
+    reward: dict[str, Any] = {
         "success": 1.0,
         "cost": 0.0,
         "complexity": 0.0,
@@ -67,7 +67,7 @@ def workflow_params(env: Workflow = ENV, **changes: Any) -> WorkflowParams:
         "cost_reference": 1.0,
         "complexity_reference": 1.0,
     }
-    fields = {
+    fields: dict[str, Any] = {
         "tables": skill_tables(skills),
         "tier_noise": np.zeros((tiers, skills)),
         "tier_cost": np.ones(tiers),
@@ -161,9 +161,7 @@ def make_query(
     }
     fields |= changes
     kinds = {np.dtype(bool): jnp.bool_, np.dtype(np.uint32): jnp.uint32, np.dtype(np.float64): jnp.float32}
-    arrays = {
-        name: jnp.asarray(value, kinds.get(np.asarray(value).dtype, jnp.int32)) for name, value in fields.items()
-    }
+    arrays = {name: jnp.asarray(value, kinds.get(np.asarray(value).dtype, jnp.int32)) for name, value in fields.items()}
     return Query(**arrays)
 
 
@@ -197,12 +195,15 @@ class FixedPlan:
 
 
 @functools.cache
-def _player(env: Workflow):
+def player(env: Workflow, **options: Any):
+    """Return the compiled function that plays one query per key: its final state, meta-steps and executor steps."""
+
     def play(key, params, plan, error):
         policies = Policies(FixedPlan(), plan, ScriptedExecutor(), {"tables": params.tables, "error": error})
         begin_key, play_key = jax.random.split(key)
-        episode, meta, _ = play_query(env, params, policies, begin(env, params, policies, begin_key), play_key)
-        return episode.state, meta
+        episode = begin(env, params, policies, begin_key)
+        episode, meta, steps = play_query(env, params, policies, episode, play_key, **options)
+        return episode.state, meta, steps
 
     return jax.jit(jax.vmap(play, in_axes=(0, None, None, None)))
 
@@ -212,7 +213,7 @@ def play(
 ) -> tuple[WorkflowState, dict[str, np.ndarray]]:
     """Play queries under one fixed plan with the exact executor; return final states and final metrics."""
     keys = jax.random.split(jax.random.key(seed), num_queries)
-    state, meta = _player(env)(keys, params, plan, jnp.float32(error))
+    state, meta, _ = player(env)(keys, params, plan, jnp.float32(error))
     return state, {name: np.asarray(values)[:, -1] for name, values in meta.metrics.items()}
 
 
@@ -222,11 +223,18 @@ def compiled(env: Workflow, method: str):
     return jax.jit(getattr(env, method))
 
 
+@jax.jit
+def _exact_actions(features, tables):
+    answer, agrees = exact_answer(features, tables)
+    return jnp.where(agrees, PASS, answer)
+
+
 class Game:
     """One query played step by step, with everyone answering by the exact rule unless told otherwise."""
 
     def __init__(self, params: WorkflowParams, query: Query, plan: Plan, env: Workflow = ENV, *, seed: int = 0):
-        self.env, self.params, self.timestep = env, params, None
+        self.env, self.params = env, params
+        self.timestep: Any = None
         self.state, _ = compiled(env, "start")(jax.random.key(seed), query, params)
         self.replan(plan)
 
@@ -237,10 +245,9 @@ class Game:
 
     def exact(self) -> np.ndarray:
         """Return the exact rule's actions."""
-        answer, agrees = exact_answer(self.observation.features, self.params.tables)
-        return np.array(jnp.where(agrees, PASS, answer))
+        return np.array(_exact_actions(self.observation.features, self.params.tables))
 
-    def step(self, **changes: int) -> dict[str, Any]:
+    def step(self, **changes: int) -> dict[int, int]:
         """Take a step, with other actions for the agents named, as ``step(a3=5)``; return who did what."""
         actions = self.exact()
         for name, action in changes.items():

@@ -58,7 +58,8 @@ def team_observation(env, state, params) -> TeamObservation:
     """Return what the designer may see: blurred traits of the query, its graph, progress; never an operand."""
     query = state.query
     skill, difficulty, rho, handoff = misperceived(query, params)
-    seen_progress = state.progress[jnp.clip(params.designer_delay, 0, state.progress.shape[0] - 1)]
+    past = jnp.concatenate([progress(state.board, state.team)[None], state.progress])
+    seen_progress = past[jnp.clip(params.designer_delay, 0, state.progress.shape[0] - 1)]
     tokens = jnp.concatenate(
         [
             (skill[:, None] == jnp.arange(env.num_skills)).astype(jnp.float32),
@@ -99,7 +100,7 @@ def misperceived(query: Query, params):
 
 
 def _agent_tokens(env, state) -> Float[Array, "num_agents agent_features"]:
-    """Return one row per slot: is it active, its tier, its attempts, how many read it, and which slot it is."""
+    """Return one row per slot: activity, tier, attempts, agreement, how many read it, and which slot it is."""
     n = env.num_agents
     reads = state.team.reads
     readers = jnp.zeros(n).at[jnp.where(reads >= 0, reads, n)].add(1.0, mode="drop")
@@ -109,11 +110,21 @@ def _agent_tokens(env, state) -> Float[Array, "num_agents agent_features"]:
         state.team.active,
         state.team.tier / max(env.num_tiers - 1, 1),
         state.totals.agent_attempts / env.horizon,
+        _agreement(state.board, state.team),
         readers / env.inbox,
         slot / n,
         *waves,
     ]
     return jnp.stack([column.astype(jnp.float32) for column in columns], axis=1)
+
+
+def _agreement(board: Board, team: Team) -> Float[Array, "num_agents"]:
+    """Return the share of each slot's votes that the team's plurality shares; 0 before the first vote."""
+    words = jnp.where(team.active[:, None], board.votes, 0)
+    winner = jnp.argmax(v.pooled_crowd(words), axis=-1).astype(jnp.uint32)
+    shared = jnp.sum((words >> (4 * winner)) & 15, axis=1)
+    total = sum(jnp.sum((words >> (4 * token)) & 15, axis=1) for token in range(v.VOCABULARY))
+    return shared / jnp.maximum(total, 1)
 
 
 def _global_features(env, state, skill, difficulty, rho, handoff) -> Float[Array, "9"]:

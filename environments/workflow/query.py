@@ -14,9 +14,6 @@ from jaxmas.pytrees import pytree
 
 SHAPES = ("single", "chain", "wide", "tree", "random")
 MAX_PARENTS = 3
-MAX_DEPTH = 40
-"""Graphs are solved to this depth; the branching ones of thousands of subtasks stay below it."""
-
 
 @pytree
 class QueryMix:
@@ -32,7 +29,7 @@ class QueryMix:
     """Mean difficulty of the query's subtasks."""
     difficulty_spread: Float[Array, ""]
     """Each subtask's difficulty lies within mean · (1 ± spread)."""
-    skill_focus: Float[Array, ""]
+    skill_focus: Float[Array, "2"]
     """Chance that a subtask has the query's main skill rather than any skill."""
     rho: Float[Array, "2"]
     """Chance that all attempts of one tier on a subtask share their mistake."""
@@ -90,8 +87,8 @@ def sample_query(
     depth = jnp.max(jnp.where(mask, height, 0)) + 1
     slack = jnp.floor(_between(traits[3], mix.slack + jnp.array([0.0, 0.999])))
     main = below(traits[4], tables.shape[0])
-    focused = uniform(per_task[2]) < mix.skill_focus
-    skill = jnp.where(focused, main, below(hashed(per_task[2]), tables.shape[0])).astype(jnp.int32)
+    focused = uniform(per_task[2]) < _between(traits[10], mix.skill_focus)
+    skill = jnp.where(focused, main, below(hashed(per_task[2], 1), tables.shape[0])).astype(jnp.int32)
     jitter = 1 + mix.difficulty_spread * (2 * uniform(per_task[3]) - 1)
     operand = below(per_task[4], VOCABULARY).astype(jnp.int32)
     return Query(
@@ -176,10 +173,20 @@ def _heights(parents: Int[Array, "tasks 3"]) -> Int[Array, "tasks"]:
     n = parents.shape[0]
     targets = jnp.where(parents >= 0, parents, n)
 
-    def relax(_, height):
+    def relax(height):
         return height.at[targets].max(height[:, None] + 1, mode="drop")
 
-    return jax.lax.fori_loop(0, min(MAX_DEPTH, n), relax, jnp.zeros(n, jnp.int32))
+    return _settled(relax, jnp.zeros(n, jnp.int32))
+
+
+def _settled(update, start):
+    """Repeat an update until nothing changes: as often as the graph is deep."""
+
+    def unsettled(pair):
+        return jnp.any(pair[0] != pair[1])
+
+    first = update(start)
+    return jax.lax.while_loop(unsettled, lambda pair: (pair[1], update(pair[1])), (start, first))[1]
 
 
 def _answers(
@@ -190,8 +197,8 @@ def _answers(
 ) -> Int[Array, "tasks"]:
     """Solve all subtasks at once, as often as the graph may be deep."""
 
-    def solve(_, answer):
+    def solve(answer):
         inputs = jnp.sum(jnp.where(parents >= 0, answer[parents], 0), axis=1)
         return tables[skill, (operand + inputs) % VOCABULARY]
 
-    return jax.lax.fori_loop(0, min(MAX_DEPTH, len(operand)), solve, jnp.zeros_like(operand))
+    return _settled(solve, jnp.full_like(operand, -1))

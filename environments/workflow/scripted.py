@@ -58,6 +58,6 @@ class ScriptedExecutor:
         actions = jnp.arange(VOCABULARY + 1)
         right = actions == jnp.where(agrees, PASS, answer)[:, None]
         others = jnp.where(actions == PASS, 0.0, 1.0) * ~right
-        error = params["error"] * jnp.sum(others, axis=-1, keepdims=True) / jnp.sum(others, axis=-1, keepdims=True)
+        error = params["error"]
         probs = right * (1 - error) + others * error / jnp.sum(others, axis=-1, keepdims=True)
         return carry, Categorical(logits=jnp.log(jnp.maximum(probs, 1e-12)))

@@ -14,8 +14,8 @@ from jaxmas.environments.workflow.noise import below, hashed, message_fate, mix,
 from jaxmas.environments.workflow.query import Query
 from jaxmas.pytrees import pytree
 
-COIN, TIE, BLUR = 1, 2, 3
-"""What a hash of the query seed is for: shared coins, ties, what a designer misperceives."""
+COIN, TIE = 1, 2
+"""What a hash of the query seed is for: shared coins, ties."""
 _NO_PARENT = 0
 _INDEX_BITS = 13
 _INDEX = 2**_INDEX_BITS - 1
@@ -90,7 +90,8 @@ def next_work(
     task = jnp.maximum(task, 0)
     inputs, support, peers, messages, own_count = read_votes(query, team, board, params, seed, agent_seeds, task)
     changed = (pack_inputs(inputs) != board.last_inputs) & (board.last_task == task) & (own_count > 0)
-    revising = ~has_fresh & known & changed & team.active & ~team.critic & ~team.aggregator
+    may = (team.task < 0) | (team.task == task)
+    revising = known & changed & may & team.active & ~team.critic & ~team.aggregator
     perceived = perceive(query, team, board, params, seed, agent_seeds, task, own_count, messages)
     return Work(task, has_fresh | revising, revising, perceived, inputs, support, peers, messages, own_count)
 
@@ -198,8 +199,8 @@ def perceive(query: Query, team: Team, board: Board, params, seed, agent_seeds, 
     factor = sum(jnp.where(skill == s, team.noise[:, s], 0) for s in range(skills))
     load = 1 + params.context_load * (messages + board.done)
     chance = jnp.clip(query.difficulty[task] * factor * load, 0, params.max_noise)
-    common = hashed(seed, COIN, task * team.noise.shape[0] + tier)
-    attempt = own_count + _REVISION_STRIDE * board.revisions
+    common = hashed(seed, COIN, task, tier)
+    attempt = own_count + _REVISION_STRIDE * jnp.where(task == board.last_task, board.revisions, 0)
     own = hashed(agent_seeds, task, attempt)
     coin = jnp.where(uniform(common) < query.rho, mix(common), own)
     wrong, which = uniform(coin) < chance, mix(coin + jnp.uint32(1))
@@ -232,5 +233,7 @@ def record(
         last_task=jnp.where(work.acting, work.task, board.last_task),
         last_inputs=jnp.where(work.acting, pack_inputs(work.inputs), board.last_inputs),
         done=board.done + (counted & (work.own_count == 0)),
-        revisions=board.revisions + (work.acting & work.revising),
+        revisions=jnp.where(
+            work.acting, jnp.where(work.task == board.last_task, board.revisions, 0) + work.revising, board.revisions
+        ),
     )

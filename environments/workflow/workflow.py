@@ -17,6 +17,7 @@ from jaxmas.environments.workflow.observe import agent_features, progress, team_
 from jaxmas.environments.workflow.params import WorkflowParams, role_names
 from jaxmas.environments.workflow.query import MAX_PARENTS, Query, sample_query
 from jaxmas.environments.workflow.work import TIE, Board, Team, Work, deliver, next_work, record
+from jaxmas.errors import refuse
 from jaxmas.plans import Plan, PlanSpace
 from jaxmas.pytrees import pytree
 from jaxmas.types import Environment, Observation, TeamObservation, TimeStep
@@ -74,8 +75,21 @@ class Workflow(Environment):
     num_skills: int = 4
     num_tiers: int = 3
     inbox: int = 8
-    horizon: int = 16
-    coordination_interval: int = 16
+    horizon: int = 12
+    coordination_interval: int = 12
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that the packed votes or the roll-out cannot hold."""
+        refuse(self.num_agents < 1, f"num_agents is {self.num_agents}; it has to be at least 1")
+        refuse(not 1 <= self.inbox <= 16, f"inbox is {self.inbox}; it has to be 1 to 16")
+        tasks = self.max_subtasks
+        fits = 2 <= tasks <= 32 or (tasks % 32 == 0 and tasks <= 4096)
+        refuse(not fits, f"max_subtasks is {tasks}; it has to be 2 to 32, or a multiple of 32 up to 4,096")
+        interval = self.coordination_interval
+        refuse(
+            interval < 1 or self.horizon % interval != 0,
+            f"coordination_interval is {interval}; it has to divide the horizon of {self.horizon}",
+        )
 
     @property
     def plan_space(self) -> PlanSpace:
@@ -137,7 +151,7 @@ class Workflow(Environment):
         """Apply a plan: agents that it reaches take it up, the others keep theirs, and all of it is paid for."""
         plan, violations = self.plan_space.project(plan)
         reached = uniform(hashed(state.agent_seeds, -1, state.boundary)) >= params.plan_loss
-        plan = _take_up(state.plan, plan, reached)
+        plan = _take_up(state.plan, plan, reached & ~state.over)
         team = _carry_out(plan, params)
         cost = params.plan_cost + params.change_cost * _changed_fields(state.plan, plan)
         live = ~state.over
@@ -244,8 +258,8 @@ def _take_up(old: Plan, new: Plan, reached: Bool[Array, "num_agents"]) -> Plan:
     def rows(before, after):
         return jnp.where(reached.reshape(-1, *[1] * (after.ndim - 1)), after, before)
 
-    merged = jax.tree.map(rows, dataclasses.replace(old, quorum=old.active), dataclasses.replace(new, quorum=old.active))
-    return dataclasses.replace(merged, quorum=new.quorum)
+    kept = {name: rows(getattr(old, name), getattr(new, name)) for name in ("active", "role", "tier", "task", "reads")}
+    return dataclasses.replace(new, **kept)
 
 
 def _changed_fields(old: Plan, new: Plan) -> Int[Array, ""]:

@@ -1,0 +1,287 @@
+"""Meta-skill: reinforcement learning of the coordination policy while every executor stays frozen.
+
+One update draws queries, lets the meta-policy plan, plays the plans with frozen executors and follows the policy
+gradient of the team's reward. Two learners:
+
+- ``group``: several plans per query, advantage against the other plans of the same query (leave-one-out baseline).
+- ``ppo``: one plan per query boundary, a value network, several clipped epochs.
+
+The file reads in the order of an update: draw → play → advantages → loss → step.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxmas.design_spaces import LearnedPolicy
+from jaxmas.errors import refuse
+from jaxmas.learning import clipped_surrogate, gae, leave_one_out, linear
+from jaxmas.pytrees import pytree
+from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
+from jaxmas.rollout import Episode, MetaStep, Policies, play_query
+from jaxmas.types import Environment, Executor, TeamObservation
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaSkillConfig:
+    """Settings of meta-skill."""
+
+    space: Literal["template", "slots"] = "template"
+    """How the policy expresses a plan."""
+    learner: Literal["group", "ppo"] = "group"
+    updates: int = 400
+    queries: int = 96
+    """Queries per update."""
+    plans: int = 12
+    """Plans per query; PPO plays each of them as a query of its own."""
+    shared_noise: bool = True
+    """Let the plans of one query meet the same environment noise (group only)."""
+    learning_rate: float = 1e-3
+    entropy: float = 0.1
+    final_entropy: float = 0.01
+    max_gradient: float = 1.0
+    width: int = 128
+    sees: Literal["all", "global", "nothing"] = "all"
+    """What the policy sees of a query: everything, the global features only, or nothing (references)."""
+    epochs: int = 4
+    """PPO: passes over the batch of an update."""
+    minibatches: int = 4
+    clip: float = 0.2
+    discount: float = 1.0
+    trace: float = 0.95
+    value_weight: float = 0.5
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be."""
+        for name in ("updates", "queries", "plans", "width", "epochs", "minibatches"):
+            refuse(getattr(self, name) < 1, f"meta-skill: {name} is {getattr(self, name)}; it has to be at least 1")
+        refuse(self.learner == "group" and self.plans < 2, "meta-skill: the group learner needs plans of at least 2")
+        batch = self.queries * self.plans
+        refuse(
+            self.learner == "ppo" and batch % self.minibatches != 0,
+            f"meta-skill: {batch} plans per update do not divide into {self.minibatches} minibatches",
+        )
+
+    @property
+    def queries_per_group(self) -> int:
+        """Return how many different queries stand behind the plans of one group."""
+        return 1 if self.learner == "group" else self.plans
+
+    def policy(self, env: Environment, greedy: bool = False) -> Any:
+        """Return the meta-policy that is trained."""
+        return make_policy(self, env, greedy)
+
+    def initial_state(self, env: Environment, params: Any, key: PRNGKeyArray) -> "TrainState":
+        """Return the state before the first update."""
+        return initial_state(self, env, params, key)
+
+    def train_chunk(self, env, params, executor, executor_params, state, updates: int):
+        """Run several updates in one program."""
+        return train_chunk(self, env, params, executor, executor_params, state, updates)
+
+
+@pytree
+class TrainState:
+    """All that a run needs to go on."""
+
+    params: Any
+    optimiser: Any
+    key: PRNGKeyArray
+    update: Int[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedPolicy:
+    """A learned policy that is shown only part of the query: a reference for what looking is worth."""
+
+    policy: LearnedPolicy
+    sees: str
+
+    @property
+    def space(self) -> Any:
+        """Return the design space behind the mask."""
+        return self.policy.space
+
+    def init(self) -> tuple:
+        """Return the empty carry."""
+        return ()
+
+    def mask(self, team: TeamObservation) -> TeamObservation:
+        """Blank what the policy may not see; plans are still built from the full observation."""
+        shown = dataclasses.replace(team, task_tokens=jnp.zeros_like(team.task_tokens), task_parents=team.task_parents * 0 - 1)
+        shown = dataclasses.replace(shown, task_mask=jnp.ones_like(team.task_mask))
+        if self.sees == "nothing":
+            shown = dataclasses.replace(shown, global_features=jnp.zeros_like(team.global_features))
+        return shown
+
+    def apply(self, params, carry, team, key):
+        """Choose from the masked observation, build from the full one."""
+        _, carry, info = self.policy.apply(params, carry, self.mask(team), key)
+        return self.space.to_plan(info["choice"], team), carry, info
+
+    def initial_params(self, key: PRNGKeyArray, team: TeamObservation) -> Any:
+        """Return fresh parameters."""
+        return self.policy.initial_params(key, team)
+
+
+def make_policy(config: MetaSkillConfig, env: Environment, greedy: bool = False) -> Any:
+    """Return the meta-policy that a configuration describes."""
+    policy = LearnedPolicy(DESIGN_SPACES[config.space](env, config.width), greedy)
+    return policy if config.sees == "all" else MaskedPolicy(policy, config.sees)
+
+
+def optimiser(config: MetaSkillConfig) -> optax.GradientTransformation:
+    """Return Adam with clipped gradients and a learning rate that falls to a tenth."""
+    steps = config.updates * (config.epochs * config.minibatches if config.learner == "ppo" else 1)
+    schedule = optax.linear_schedule(config.learning_rate, 0.1 * config.learning_rate, steps)
+    return optax.chain(optax.clip_by_global_norm(config.max_gradient), optax.adam(schedule))
+
+
+def initial_state(config: MetaSkillConfig, env: Environment, params: Any, key: PRNGKeyArray) -> TrainState:
+    """Return the state before the first update."""
+    init_key, team_key, key = jax.random.split(key, 3)
+    _, team = env.reset(team_key, params)
+    weights = make_policy(config, env).initial_params(init_key, team)
+    return TrainState(weights, optimiser(config).init(weights), key, jnp.int32(0))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "env", "executor", "updates"))
+def train_chunk(
+    config: MetaSkillConfig,
+    env: Environment,
+    params: Any,
+    executor: Executor,
+    executor_params: Any,
+    state: TrainState,
+    updates: int,
+) -> tuple[TrainState, dict[str, Array]]:
+    """Run several updates in one program; logs are stacked over updates."""
+    step = functools.partial(update, config, env, params, executor, executor_params)
+    return jax.lax.scan(lambda state, _: step(state), state, None, updates)
+
+
+def update(
+    config: MetaSkillConfig, env: Environment, params: Any, executor: Executor, executor_params: Any, state: TrainState
+) -> tuple[TrainState, dict[str, Array]]:
+    """Draw queries, play plans, and take one step of the chosen learner."""
+    key, query_key, play_key, batch_key = jax.random.split(state.key, 4)
+    policy = make_policy(config, env)
+    steps = play_plans(config, env, params, policy, state.params, executor, executor_params, query_key, play_key)
+    progress = state.update / config.updates
+    learn = {"group": learn_group, "ppo": learn_ppo}[config.learner]
+    weights, moments, learned = learn(config, policy, state, steps, linear(config.entropy, config.final_entropy, progress), batch_key)
+    final = {name: jnp.mean(values[..., -1]) for name, values in steps.metrics.items()}
+    logs = {"reward": jnp.mean(jnp.sum(steps.reward, axis=-1)), **final, **learned, "steps": jnp.sum(steps.steps)}
+    return TrainState(weights, moments, key, state.update + 1), logs
+
+
+def play_plans(
+    config: MetaSkillConfig, env, params, policy, weights, executor, executor_params, query_key, play_key
+) -> MetaStep:
+    """Play every plan of every query; leaves are ``[queries, plans, boundaries, …]``."""
+    policies = Policies(policy, weights, executor, executor_params)
+    grouped = config.learner == "group"
+
+    def one(query_key, noise_key, plan_key):
+        state, team = env.reset(query_key, params)
+        state = env.reseed(noise_key, state, params)
+        episode = Episode(state, team, policy.init(), executor.init(env.num_agents))
+        options = {"plan_key": plan_key, "discount": config.discount}
+        return play_query(env, params, policies, episode, noise_key, **options)[1]
+
+    def query(query_key, play_key):
+        noise_key, plan_key = jax.random.split(play_key)
+        queries, noise = (jax.random.split(key, config.plans) for key in (query_key, noise_key))
+        if grouped:
+            queries = jnp.repeat(queries[:1], config.plans, axis=0)
+        if grouped and config.shared_noise:
+            noise = jnp.repeat(noise[:1], config.plans, axis=0)
+        return jax.vmap(one)(queries, noise, jax.random.split(plan_key, config.plans))
+
+    keys = jax.random.split(query_key, config.queries), jax.random.split(play_key, config.queries)
+    return jax.vmap(query)(*keys)
+
+
+def scores(policy: Any, weights: Any, team: TeamObservation, choice: Any) -> tuple[Array, Array, Array]:
+    """Return log-probability, entropy and value of one decision under ``weights``."""
+    shown = policy.mask(team) if isinstance(policy, MaskedPolicy) else team
+    outputs, value = policy.space.network.apply(weights, shown)
+    return policy.space.log_prob(outputs, choice), policy.space.entropy(outputs), value
+
+
+def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weight, key) -> tuple[Any, Any, dict]:
+    """Follow Σ A log π with the leave-one-out advantage of each plan's return; one step."""
+    returns = jnp.sum(steps.reward, axis=-1)
+    advantage = leave_one_out(returns)[..., None]
+    advantage = advantage / (jnp.std(advantage) + 1e-6)
+    live = steps.steps > 0
+
+    def loss(weights):
+        batch_scores = jax.vmap(jax.vmap(jax.vmap(functools.partial(scores, policy, weights))))
+        log_prob, entropy, _ = batch_scores(steps.team, steps.info["choice"])
+        gain = jnp.mean(jnp.where(live, advantage * log_prob, 0))
+        spread = jnp.mean(jnp.where(live, entropy, 0))
+        return -gain - entropy_weight * spread, spread
+
+    (_, spread), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    change, moments = optimiser(config).update(gradient, state.optimiser)
+    return optax.apply_updates(state.params, change), moments, {"entropy": spread}
+
+
+def learn_ppo(config, policy, state: TrainState, steps: MetaStep, entropy_weight, key) -> tuple[Any, Any, dict]:
+    """Follow the clipped surrogate of generalised advantages over several epochs of minibatches."""
+    rows = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), steps)
+    value = functools.partial(scores, policy, state.params)
+    last = jax.tree.map(lambda leaf: leaf[:, -1], rows)
+    bootstrap = jax.vmap(value)(last.next_team, last.info["choice"])[2]
+    values = rows.info["value"]
+    following = jnp.concatenate([values[:, 1:], bootstrap[:, None]], axis=1)
+    going_on = 1.0 - (rows.terminated | rows.truncated)
+    advantages = jax.vmap(functools.partial(gae, trace=config.trace))(
+        rows.reward, rows.discount, values, following, going_on
+    )
+    batch = {
+        "team": rows.team,
+        "choice": rows.info["choice"],
+        "old": rows.info["log_prob"],
+        "advantage": advantages,
+        "target": advantages + values,
+        "live": (rows.steps > 0).astype(jnp.float32),
+    }
+    batch = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), batch)
+    size = config.queries * config.plans * steps.reward.shape[-1]
+
+    def epoch(carry, key):
+        order = jax.random.permutation(key, size).reshape(config.minibatches, -1)
+        parts = jax.tree.map(lambda leaf: leaf[order], batch)
+        return jax.lax.scan(functools.partial(_ppo_step, config, policy, entropy_weight), carry, parts)
+
+    carry, spread = jax.lax.scan(epoch, (state.params, state.optimiser), jax.random.split(key, config.epochs))
+    return *carry, {"entropy": jnp.mean(spread)}
+
+
+def _ppo_step(config: MetaSkillConfig, policy, entropy_weight: Float[Array, ""], carry, part: dict[str, Any]):
+    """Take one minibatch step of −surrogate + value error − entropy."""
+    weights, moments = carry
+    live, count = part["live"], jnp.maximum(jnp.sum(part["live"]), 1)
+    mean = jnp.sum(part["advantage"] * live) / count
+    deviation = jnp.sqrt(jnp.sum(live * (part["advantage"] - mean) ** 2) / count)
+    advantage = (part["advantage"] - mean) / (deviation + 1e-6)
+
+    def loss(weights):
+        log_prob, entropy, value = jax.vmap(functools.partial(scores, policy, weights))(part["team"], part["choice"])
+        surrogate = clipped_surrogate(log_prob - part["old"], advantage, config.clip)
+        error = 0.5 * (value - part["target"]) ** 2
+        total = surrogate + config.value_weight * error - entropy_weight * entropy
+        return jnp.sum(live * total) / count, jnp.sum(live * entropy) / count
+
+    (_, spread), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
+    change, moments = optimiser(config).update(gradient, moments)
+    return (optax.apply_updates(weights, change), moments), spread
+
+
+ALGORITHMS.add("meta-skill", MetaSkillConfig, "RL on the coordination policy over frozen executors")

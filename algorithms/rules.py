@@ -1,0 +1,78 @@
+"""Depth-3 rules: the best if-else on a few visible numbers, the reference that a learned designer has to beat."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A binary tree over features; its leaves name plans."""
+
+    choice: int = -1
+    feature: int = -1
+    threshold: float = 0.0
+    low: "Rule | None" = None
+    high: "Rule | None" = None
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Return the plan chosen for each row of features ``[queries, features]``."""
+        if self.low is None or self.high is None:
+            return np.full(len(features), self.choice)
+        below = features[:, self.feature] <= self.threshold
+        return np.where(below, self.low(features), self.high(features))
+
+    def lines(self, names: tuple[str, ...], plans: list[str], indent: str = "") -> list[str]:
+        """Return the rule as readable text."""
+        if self.low is None or self.high is None:
+            return [f"{indent}{plans[self.choice]}"]
+        head = f"{indent}if {names[self.feature]} <= {self.threshold:.3f}:"
+        inner = indent + "    "
+        return [head, *self.low.lines(names, plans, inner), f"{indent}else:", *self.high.lines(names, plans, inner)]
+
+
+def fit_rule(
+    features: np.ndarray, rewards: np.ndarray, depth: int = 3, *, cuts: int = 12, tries: int = 6, min_leaf: int = 20
+) -> Rule:
+    """Fit the tree that earns most on ``rewards [queries, plans]``.
+
+    At each node the ``tries`` splits that are best with constant leaves are grown in full and the best kept; one level
+    above the leaves every split is tried, so that two levels are exact.
+    """
+    if depth == 0 or len(features) < 2 * min_leaf:
+        return Rule(choice=int(rewards.sum(0).argmax()))
+    splits = _splits(features, rewards, cuts, min_leaf)
+    if not splits:
+        return Rule(choice=int(rewards.sum(0).argmax()))
+    kept = splits[:1] if depth == 1 else splits[:tries]
+    grown = [_grow(features, rewards, split, depth, cuts, tries, min_leaf) for split in kept]
+    return max(grown, key=lambda rule: _earned(rule, features, rewards))
+
+
+def _splits(features, rewards, cuts: int, min_leaf: int) -> list[tuple[int, float]]:
+    """Return all splits, the one whose two sides earn most with one plan each first."""
+    scored = []
+    for feature in range(features.shape[1]):
+        order = np.argsort(features[:, feature], kind="stable")
+        values = features[order, feature]
+        cumulative = np.cumsum(rewards[order], axis=0)
+        for place in np.unique(np.linspace(min_leaf, len(order) - min_leaf, cuts).astype(int)):
+            if place < 1 or place >= len(order) or values[place - 1] == values[place]:
+                continue
+            earned = cumulative[place - 1].max() + (cumulative[-1] - cumulative[place - 1]).max()
+            scored.append((earned, feature, float((values[place - 1] + values[place]) / 2)))
+    return [(feature, threshold) for _, feature, threshold in sorted(scored, reverse=True)]
+
+
+def _grow(features, rewards, split: tuple[int, float], depth: int, cuts: int, tries: int, min_leaf: int) -> Rule:
+    feature, threshold = split
+    below = features[:, feature] <= threshold
+    sides = [
+        fit_rule(features[side], rewards[side], depth - 1, cuts=cuts, tries=tries, min_leaf=min_leaf)
+        for side in (below, ~below)
+    ]
+    return Rule(feature=feature, threshold=threshold, low=sides[0], high=sides[1])
+
+
+def _earned(rule: Rule, features: np.ndarray, rewards: np.ndarray) -> float:
+    return float(rewards[np.arange(len(features)), rule(features)].sum())

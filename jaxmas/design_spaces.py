@@ -1,0 +1,227 @@
+"""Design spaces: how a learned meta-policy expresses a plan.
+
+Every space samples a choice from network outputs, scores and scatters it (log-probability, entropy), and turns it into
+a plan. Learners need nothing else.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxmas.networks import MLP, TeamEncoder
+from jaxmas.plans import Plan
+from jaxmas.registry import DESIGN_SPACES, TEMPLATES
+from jaxmas.types import Environment, TeamObservation
+
+
+def _log_probs(logits: Array) -> Array:
+    return jax.nn.log_softmax(logits, axis=-1)
+
+
+def _entropy(logits: Array) -> Array:
+    scores = _log_probs(logits)
+    return -jnp.sum(jnp.exp(scores) * scores, axis=-1)
+
+
+def _score(logits: Array, choice: Int[Array, "*s"]) -> Array:
+    return jnp.take_along_axis(_log_probs(logits), choice[..., None], axis=-1)[..., 0]
+
+
+class TemplateHead(nn.Module):
+    """Scores every template: a sum of scores of its parts, which templates share, and one of its own."""
+
+    parts: tuple[int, ...]
+    table: tuple[tuple[int, ...], ...]
+    """For each template, the value of each part."""
+
+    @nn.compact
+    def __call__(self, summary: Float[Array, "width"]) -> Float[Array, "templates"]:
+        """Return one logit per template."""
+        table = jnp.array(self.table)
+        logits = nn.Dense(len(self.table), kernel_init=nn.initializers.zeros)(summary)
+        for index, values in enumerate(self.parts):
+            logits = logits + nn.Dense(values, kernel_init=nn.initializers.zeros)(summary)[table[:, index]]
+        return logits
+
+
+class TemplateNetwork(nn.Module):
+    """Team observation to template scores and a value."""
+
+    parts: tuple[int, ...]
+    table: tuple[tuple[int, ...], ...]
+    width: int
+
+    @nn.compact
+    def __call__(self, team: TeamObservation) -> tuple[Float[Array, "templates"], Float[Array, ""]]:
+        """Return template logits and the value of the query."""
+        summary, _, _ = TeamEncoder(self.width)(team)
+        hidden = nn.relu(nn.Dense(self.width)(summary))
+        value = MLP((self.width,), 1)(summary)[0]
+        return TemplateHead(self.parts, self.table)(hidden), value
+
+
+@dataclasses.dataclass(frozen=True)
+class TemplateSpace:
+    """A choice among the environment's plan templates: where learning is easy."""
+
+    name: ClassVar[str] = "template"
+    env: Environment
+    width: int = 128
+
+    @property
+    def network(self) -> TemplateNetwork:
+        """Return the network that parametrises the choice."""
+        rows = TEMPLATES[self.env.family].rows
+        values = [sorted(set(column)) for column in zip(*rows, strict=True)]
+        table = tuple(tuple(known.index(v) for known, v in zip(values, row, strict=True)) for row in rows)
+        return TemplateNetwork(tuple(len(known) for known in values), table, self.width)
+
+    def sample(self, outputs: Array, key: PRNGKeyArray) -> Int[Array, ""]:
+        """Draw a template."""
+        return jax.random.categorical(key, outputs)
+
+    def mode(self, outputs: Array) -> Int[Array, ""]:
+        """Return the likeliest template."""
+        return jnp.argmax(outputs)
+
+    def log_prob(self, outputs: Array, choice: Int[Array, ""]) -> Float[Array, ""]:
+        """Return the log-probability of a template."""
+        return _score(outputs, choice)
+
+    def entropy(self, outputs: Array) -> Float[Array, ""]:
+        """Return the entropy over templates."""
+        return _entropy(outputs)
+
+    def to_plan(self, choice: Int[Array, ""], team: TeamObservation) -> Plan:
+        """Build the chosen template for this query."""
+        templates = TEMPLATES[self.env.family]
+        return templates.build(self.env, jax.tree.map(lambda column: column[choice], templates.table()), team)
+
+
+class SlotsNetwork(nn.Module):
+    """Team observation to scores of a template and of edits of each slot, and a value."""
+
+    templates: TemplateNetwork
+    num_roles: int
+    num_tiers: int
+    max_quorum: int
+    width: int
+    keep: float
+    """Initial preference for leaving a slot as the template has it."""
+
+    @nn.compact
+    def __call__(self, team: TeamObservation) -> tuple[dict[str, Array], Float[Array, ""]]:
+        """Return logits by head (index 0 keeps what the template says) and the value of the query."""
+        summary, tasks, agents = TeamEncoder(self.width)(team)
+        hidden = nn.relu(nn.Dense(self.width)(summary))
+        template = TemplateHead(self.templates.parts, self.templates.table)(hidden)
+        slots = nn.relu(nn.Dense(self.width)(jnp.concatenate([agents, jnp.tile(hidden, (len(agents), 1))], axis=-1)))
+
+        def edits(name: str, count: int) -> Array:
+            scores = nn.Dense(1 + count, name=name, kernel_init=nn.initializers.zeros)(slots)
+            return scores.at[..., 0].add(self.keep)
+
+        query = nn.Dense(self.width, name="task_query", kernel_init=nn.initializers.zeros)(slots)
+        match = query @ nn.Dense(self.width, name="task_key")(tasks).T / jnp.sqrt(self.width)
+        match = jnp.where(team.task_mask, match, -1e9)
+        stay = jnp.full((len(agents), 1), self.keep)
+        quorum = nn.Dense(1 + self.max_quorum, name="quorum", kernel_init=nn.initializers.zeros)(tasks)
+        logits = {
+            "template": template,
+            "active": edits("active", 1),
+            "role": edits("role", self.num_roles),
+            "tier": edits("tier", self.num_tiers),
+            "task": jnp.concatenate([stay, match], axis=-1),
+            "quorum": quorum.at[..., 0].add(self.keep),
+        }
+        return logits, MLP((self.width,), 1)(summary)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class SlotsSpace:
+    """Categorical heads per agent slot, over attention between slots and tasks, on top of a template.
+
+    The template co-ordinates the slots; each head then keeps what the template says or replaces it. It works in every
+    environment and at any number of agents.
+    """
+
+    name: ClassVar[str] = "slots"
+    env: Environment
+    width: int = 128
+    keep: float = 6.0
+
+    @property
+    def network(self) -> SlotsNetwork:
+        """Return the network that parametrises the choice."""
+        space = self.env.plan_space
+        templates = TemplateSpace(self.env, self.width).network
+        return SlotsNetwork(templates, space.num_roles, space.num_tiers, space.max_quorum, self.width, self.keep)
+
+    def sample(self, outputs: dict[str, Array], key: PRNGKeyArray) -> dict[str, Array]:
+        """Draw a template and an edit per head and slot."""
+        keys = dict(zip(sorted(outputs), jax.random.split(key, len(outputs)), strict=True))
+        return {name: jax.random.categorical(keys[name], logits) for name, logits in outputs.items()}
+
+    def mode(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Return the likeliest template and edits."""
+        return {name: jnp.argmax(logits, axis=-1) for name, logits in outputs.items()}
+
+    def log_prob(self, outputs: dict[str, Array], choice: dict[str, Array]) -> Float[Array, ""]:
+        """Return the joint log-probability."""
+        return sum((jnp.sum(_score(outputs[name], choice[name])) for name in outputs), jnp.float32(0))
+
+    def entropy(self, outputs: dict[str, Array]) -> Float[Array, ""]:
+        """Return the entropy of the template alone: edits are rare by design and have to stay so."""
+        return _entropy(outputs["template"])
+
+    def to_plan(self, choice: dict[str, Array], team: TeamObservation) -> Plan:
+        """Build the template and edit its slots."""
+        base = TemplateSpace(self.env, self.width).to_plan(choice["template"], team)
+
+        def edit(name: str, current: Array) -> Array:
+            return jnp.where(choice[name] == 0, current, choice[name] - 1)
+
+        active = jnp.where(choice["active"] == 1, ~base.active, base.active)
+        quorum = jnp.where(choice["quorum"] == 0, base.quorum, choice["quorum"])
+        plan = dataclasses.replace(
+            base,
+            active=active,
+            role=edit("role", base.role),
+            tier=edit("tier", base.tier),
+            task=edit("task", base.task),
+            quorum=quorum,
+        )
+        return self.env.plan_space.project(plan)[0]
+
+
+DESIGN_SPACES.add("template", TemplateSpace, "a choice among parametrised plan templates")
+DESIGN_SPACES.add("slots", SlotsSpace, "per-slot heads over attention to tasks, on top of a template")
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedPolicy:
+    """A design space with a network, as a meta-policy; greedy or sampling."""
+
+    space: Any
+    greedy: bool = False
+
+    def init(self) -> tuple:
+        """Return the empty carry."""
+        return ()
+
+    def apply(
+        self, params: Any, carry: tuple, team: TeamObservation, key: PRNGKeyArray
+    ) -> tuple[Plan, tuple, dict[str, Any]]:
+        """Return a plan; the info holds the choice, its log-probability and the value."""
+        outputs, value = self.space.network.apply(params, team)
+        choice = self.space.mode(outputs) if self.greedy else self.space.sample(outputs, key)
+        info = {"choice": choice, "log_prob": self.space.log_prob(outputs, choice), "value": value}
+        return self.space.to_plan(choice, team), carry, info
+
+    def initial_params(self, key: PRNGKeyArray, team: TeamObservation) -> Any:
+        """Return fresh parameters."""
+        return self.space.network.init(key, team)

@@ -1,0 +1,242 @@
+"""Headroom: does an environment leave anything for a learned designer to find?
+
+Random ≪ single agent at the same budget < best strategy < best rule on a few visible numbers < best plan per query;
+and every field of the plan matters. Everything is chosen on validation queries and scored on test queries.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from jaxmas import evaluation, references
+from jaxmas.plans import PLAN_FIELDS, Plan
+from jaxmas.policies import RandomPolicy, TemplatePolicy
+from jaxmas.registry import TEMPLATES
+from jaxmas.statistics import Estimate, hierarchical_bootstrap
+from jaxmas.types import Environment, Executor, TeamObservation
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadroomSettings:
+    """How many queries and replicates go into the measurement."""
+
+    validation: int = 1024
+    """Queries on which plans and rules are chosen."""
+    test: int = 2048
+    """Queries on which they are scored."""
+    replicates: int = 2
+    """Times each is met."""
+    oracle_queries: int = 192
+    """Test queries for the best plan per query, which takes hundreds of replicates each."""
+    oracle_plans: int = 40
+    clamp_queries: int = 128
+    clamp_plans: int = 24
+    clamp_replicates: int = 48
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """What is measured: an environment, its numbers, its executor."""
+
+    env: Environment
+    params: Any
+    executor: Executor
+    executor_params: Any
+
+
+def measure(
+    world: World, settings: HeadroomSettings = HeadroomSettings(), advance: Callable[[int], None] = lambda episodes: None
+) -> dict[str, Any]:
+    """Return random, single, fixed, strategy, rule and per query, with intervals, and the loss per clamped field."""
+    templates = TEMPLATES[world.env.family]
+    table = templates.table()
+    validation = evaluation.query_keys("validation", settings.validation, settings.seed)
+    rewards, costs = play_table(world, table, validation, settings.replicates, advance)
+    mean = rewards.mean(axis=1)
+    features = references.global_features(world.env, world.params, validation)
+    strategy = int(mean.argmax())
+    single = cheap_single(templates.rows, mean, costs.mean(axis=1), strategy)
+    fixed = constant_rows(templates.rows, mean)
+    rule, kept = references.best_rule(features, rewards)
+    chosen = {"single": single, "fixed": fixed, "strategy": strategy}
+
+    test = evaluation.query_keys("test", settings.test, settings.seed)
+    tested, _ = play_table(world, references.take_rows(table, kept), test, settings.replicates, advance)
+    followed = tested[rule(references.global_features(world.env, world.params, test)), np.arange(settings.test)]
+    rows = references.take_rows(table, np.array(list(chosen.values())))
+    scored, _ = play_table(world, rows, test, settings.replicates, advance)
+    values = dict(zip(chosen, scored, strict=True)) | {"random": random_rewards(world, test, settings), "rule": followed}
+    result: dict[str, Any] = {name: _named(values[name]) for name in ("random", "single", "fixed", "strategy", "rule")}
+    for name, row in chosen.items():
+        result[name]["plan"] = templates.describe(templates.rows[row])
+    bracket = best_per_query(world, table, features, rewards, test[: settings.oracle_queries], settings, advance)
+    result["per_query"] = shifted(bracket, values["strategy"], settings.oracle_queries)
+    gap = result["strategy"]["mean"] - result["random"]["mean"]
+    clamps = clamp_losses(world, table, features, rewards, test[: settings.clamp_queries], settings, advance)
+    result["clamp"] = {field: loss / gap for field, loss in clamps.items()}
+    result["gap"] = gap
+    result["in_gaps"] = margins(result)
+    return result
+
+
+def play_table(
+    world: World, table: Any, keys: PRNGKeyArray, replicates: int, advance: Callable[[int], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean rewards and costs ``[rows, queries]`` of every template row."""
+    meta = TemplatePolicy(world.env)
+    rewards, costs = evaluation.reward_matrix(
+        world.env,
+        world.params,
+        meta,
+        table,
+        world.executor,
+        world.executor_params,
+        keys,
+        replicates=range(replicates),
+        advance=advance,
+    )
+    return rewards.mean(axis=0), costs
+
+
+def random_rewards(world: World, keys: PRNGKeyArray, settings: HeadroomSettings) -> np.ndarray:
+    """Return the rewards of random plans, one per query."""
+    meta = RandomPolicy(world.env)
+    arguments = (world.env, world.params, meta, None, world.executor, world.executor_params, keys)
+    return evaluation.evaluate(*arguments, replicates=settings.replicates)["reward"]
+
+
+def cheap_single(rows: tuple, mean: np.ndarray, cost: np.ndarray, strategy: int) -> int:
+    """Return the best single agent that costs no more than the best strategy does."""
+    singles = np.array([row[1] == 1 and row[4] == 0 for row in rows])
+    affordable = singles & (cost <= cost[strategy] * 1.0001)
+    return int(np.where(affordable if affordable.any() else singles, mean, -np.inf).argmax())
+
+
+def constant_rows(rows: tuple, mean: np.ndarray) -> int:
+    """Return the best plan that is the same for every query: free tasks and roles that do not follow the skills."""
+    constant = np.array([row[4] == 0 and row[2] in (0, 3) for row in rows])
+    return int(np.where(constant, mean, -np.inf).argmax())
+
+
+def best_per_query(
+    world: World, table: Any, features: np.ndarray, rewards: np.ndarray, keys: PRNGKeyArray, settings, advance
+) -> references.Bracket:
+    """Race the plans that can matter on each query."""
+    rows = references.portfolio(features, rewards, settings.oracle_plans)
+    meta = TemplatePolicy(world.env)
+
+    def play(index: np.ndarray, replicates: range) -> np.ndarray:
+        arguments = (world.env, world.params, meta, table, world.executor, world.executor_params, keys, index)
+        return evaluation.reward_of_rows(*arguments, replicates=replicates, advance=advance)
+
+    return references.oracle(play, rows, len(keys))
+
+
+def shifted(bracket: references.Bracket, strategy: np.ndarray, queries: int) -> dict[str, Any]:
+    """Return the bounds on the scale of all test queries.
+
+    The oracle sees a part of them only, so its gain over the best strategy on that part is added to the strategy's
+    mean over all: a control variate that removes how hard the part happened to be.
+    """
+    offset = float(strategy.mean() - strategy[:queries].mean())
+
+    def moved(estimate: Estimate) -> dict[str, Any]:
+        return Estimate(estimate.mean + offset, tuple(end + offset for end in estimate.ci95)).to_json()
+
+    return {"low": moved(bracket.low), "high": moved(bracket.high), "queries": queries}
+
+
+@dataclasses.dataclass(frozen=True)
+class ClampedPolicy:
+    """A template with one plan field overwritten by the same constant for every query."""
+
+    env: Environment
+    field: str
+
+    def init(self) -> tuple:
+        """Return the empty carry."""
+        return ()
+
+    def apply(self, params: tuple[Any, Plan], carry: tuple, team: TeamObservation, key: PRNGKeyArray):
+        """Build the row, overwrite the field, project."""
+        row, constants = params
+        plan = TEMPLATES[self.env.family].build(self.env, row, team)
+        if self.field:
+            plan = dataclasses.replace(plan, **{self.field: getattr(constants, self.field)})
+        return self.env.plan_space.project(plan)[0], carry, {}
+
+
+def clamp_losses(
+    world: World, table: Any, features: np.ndarray, rewards: np.ndarray, keys: PRNGKeyArray, settings, advance
+) -> dict[str, float]:
+    """Return what the best plan per query loses when a field is held at its best constant.
+
+    The same plans race with and without the constant; each query's plan is chosen on one half of the noise and scored
+    on the other.
+    """
+    rows = references.take_rows(table, references.portfolio(features, rewards, settings.clamp_plans))
+    size = len(jax.tree.leaves(rows)[0])
+
+    def best(field: str, constant: Plan) -> float:
+        constants = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), constant)
+        meta = ClampedPolicy(world.env, field)
+        arguments = (world.env, world.params, meta, (rows, constants), world.executor, world.executor_params, keys)
+        played, _ = evaluation.reward_matrix(*arguments, replicates=range(settings.clamp_replicates), advance=advance)
+        return crossed_best(played)
+
+    free = best("", world.env.plan_space.empty())
+    constants = field_constants(world.env)
+    return {field: free - max(best(field, constant) for constant in constants[field]) for field in PLAN_FIELDS}
+
+
+def crossed_best(rewards: np.ndarray) -> float:
+    """Return the mean over queries of the best row, chosen on one half of the replicates and scored on the other."""
+    halves = [rewards[half::2].mean(axis=0) for half in (0, 1)]
+    each = np.arange(rewards.shape[-1])
+    return float(np.mean([halves[1 - half][halves[half].argmax(axis=0), each] for half in (0, 1)]))
+
+
+def field_constants(env: Environment) -> dict[str, list[Plan]]:
+    """Return, for each field, the constants that a sensible person would try."""
+    space = env.plan_space
+    slot = np.arange(space.num_agents)
+    skills = space.num_roles - 3
+    ring = (slot[:, None] + 1 + np.arange(space.inbox)) % space.num_agents
+    hub = np.where(slot[:, None] == 0, 1 + np.arange(space.inbox), -1)
+    heap = np.where(np.arange(space.inbox) < 3, 3 * slot[:, None] + 1 + np.arange(space.inbox), -1)
+    line = np.where(np.arange(space.inbox) == 0, slot[:, None] + 1, -1)
+    choices: dict[str, list[np.ndarray]] = {
+        "active": [slot < size for size in (1, 2, 3, 4, 6, 8, 16) if size <= space.num_agents],
+        "role": [np.full_like(slot, skills), slot % skills, *(np.full_like(slot, skill) for skill in range(skills))],
+        "tier": [*(np.full_like(slot, tier) for tier in range(space.num_tiers)), slot % space.num_tiers],
+        "task": [np.full_like(slot, -1), slot % space.num_tasks, slot % max(space.num_tasks // 2, 1)],
+        "reads": [np.full_like(ring, -1), ring, hub, heap, line],
+        "quorum": [np.full(space.num_tasks, votes) for votes in (1, 2, 3, 5)]
+        + [np.where(np.arange(space.num_tasks) == 0, 3, 1)],
+    }
+    empty = space.empty()
+    return {
+        field: [dataclasses.replace(empty, **{field: jnp.asarray(value, getattr(empty, field).dtype)}) for value in values]
+        for field, values in choices.items()
+    }
+
+
+def margins(result: dict[str, Any]) -> dict[str, float]:
+    """Return the margins in units of the gap from random to the best strategy."""
+    gap, low = result["gap"], result["per_query"]["low"]["mean"]
+    return {
+        "per_query_low_over_strategy": (low - result["strategy"]["mean"]) / gap,
+        "per_query_low_over_rule": (low - result["rule"]["mean"]) / gap,
+        "strategy_over_single": (result["strategy"]["mean"] - result["single"]["mean"]) / gap,
+        "bracket_width": result["per_query"]["high"]["mean"] - low,
+    }
+
+
+def _named(values: np.ndarray) -> dict[str, Any]:
+    return hierarchical_bootstrap(values[None]).to_json()

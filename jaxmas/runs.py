@@ -1,0 +1,121 @@
+"""Run directories: what was run (``config.json``), what happened (``log.jsonl``), and where it stands (checkpoints)."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxmas.anchors import params_hash
+from jaxmas.checkpoints import Checkpoints, atomic_write_json
+from jaxmas.errors import JaxmasError
+from jaxmas.registry import ALGORITHMS, STRATEGIES
+from jaxmas.types import Environment, MetaPolicy
+
+PACKAGES = ("jaxmas", "jax", "jaxlib", "flax", "optax", "distrax", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """Everything that decides a run's outcome, and where it was made."""
+
+    scenario: str
+    num_agents: int
+    coordination_interval: int
+    executor: str
+    algorithm: str
+    config: dict[str, Any]
+    seed: int
+    params: str
+    """Hash of the scenario's numbers."""
+    provenance: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedPolicy:
+    """A meta-policy with its parameters and a name for tables."""
+
+    name: str
+    meta: MetaPolicy
+    meta_params: Any
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """Return package versions, git commit and device."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    device = jax.devices()[0]
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "device": f"{device.platform}: {device.device_kind}",
+    }
+
+
+def _commit() -> str | None:
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_record(out: Path, record: RunRecord) -> None:
+    """Write ``config.json``."""
+    atomic_write_json(out / "config.json", dataclasses.asdict(record))
+
+
+def read_record(out: Path) -> RunRecord:
+    """Read ``config.json``; anything unreadable is one clear error."""
+    path = out / "config.json"
+    if not path.is_file():
+        raise JaxmasError(f"{out} is no run directory: it has no config.json; make one with jaxmas train … --out {out}")
+    try:
+        return RunRecord(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise JaxmasError(f"{path} cannot be read ({error}); train the run again") from error
+
+
+def algorithm_config(record: RunRecord) -> Any:
+    """Return the algorithm's configuration that a run was made with."""
+    return ALGORITHMS[record.algorithm](**record.config)
+
+
+def load_policy(spec: str, env: Environment, params: Any, *, greedy: bool = True) -> LoadedPolicy:
+    """Return the meta-policy behind ``strategy:NAME`` or a run directory.
+
+    A learned policy may meet another number of agents than it was trained with, not another kind of environment.
+    """
+    if spec.startswith("strategy:"):
+        name = spec.removeprefix("strategy:")
+        return LoadedPolicy(name, STRATEGIES[name](env), None)
+    out = Path(spec)
+    if not out.exists():
+        raise JaxmasError(f"policy {spec!r} is neither strategy:NAME nor a run directory; see jaxmas list")
+    record = read_record(out)
+    config = algorithm_config(record)
+    restored = Checkpoints(out).restore_latest(jax.eval_shape(lambda: config.initial_state(env, params, jax.random.key(0))))
+    if restored is None:
+        raise JaxmasError(f"{out} has no checkpoint yet; let jaxmas train … --out {out} --resume write one")
+    return LoadedPolicy(f"{record.algorithm} ({out.name})", config.policy(env, greedy=greedy), restored[1].params)
+
+
+def check_world(record: RunRecord, params: Any) -> None:
+    """Refuse to resume a run in a world with other numbers than it began in."""
+    if record.params != params_hash(params):
+        raise JaxmasError(
+            f"the run began in another version of {record.scenario} (parameters {record.params}, "
+            f"now {params_hash(params)}); start a new one in another --out"
+        )

@@ -1,0 +1,131 @@
+"""Training runs: chunks of compiled updates, a log line and a checkpoint after each, resumable to the bit."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxmas
+from jaxmas.anchors import params_hash
+from jaxmas.catalog import SCENARIOS
+from jaxmas.checkpoints import Checkpoints, atomic_write_text
+from jaxmas.errors import JaxmasError
+from jaxmas.runs import RunRecord, check_world, provenance, read_record, write_record
+
+CHUNK = 20
+"""Updates between log lines and checkpoints; a run's length need not be a multiple."""
+
+
+def train(
+    scenario: str,
+    algorithm: str,
+    config: Any,
+    *,
+    out: Path,
+    seed: int = 0,
+    num_agents: int | None = None,
+    executor: str | None = None,
+    resume: bool = False,
+    report: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> Path:
+    """Train, or go on training, and return the run directory.
+
+    Raises:
+        JaxmasError: where the directory holds another run, or a run and ``resume`` is not set.
+    """
+    env, params = jaxmas.make(scenario, num_agents=num_agents)
+    executor = executor or SCENARIOS[scenario].executor
+    runner, runner_params = jaxmas.load_executor(executor, env, params)
+    record = RunRecord(
+        scenario=scenario,
+        num_agents=env.num_agents,
+        coordination_interval=env.coordination_interval,
+        executor=executor,
+        algorithm=algorithm,
+        config=dataclasses.asdict(config),
+        seed=seed,
+        params=params_hash(params),
+        provenance=provenance(),
+    )
+    out = Path(out)
+    state = _open(out, record, config, env, params, resume)
+    checkpoints = Checkpoints(out)
+    while int(state.update) < config.updates:
+        began = time.perf_counter()
+        updates = min(CHUNK, config.updates - int(state.update))
+        state, logs = config.train_chunk(env, params, runner, runner_params, state, updates)
+        row = _row(config, state, logs, time.perf_counter() - began)
+        checkpoints.save(int(state.update), state)
+        _append(out / "log.jsonl", row)
+        report(row)
+    return out
+
+
+def _open(out: Path, record: RunRecord, config: Any, env: Any, params: Any, resume: bool) -> Any:
+    """Return the state to go on from: fresh in an empty place, the last good checkpoint with ``resume``."""
+    fresh = config.initial_state(env, params, jax.random.key(record.seed))
+    if not (out / "config.json").exists():
+        if out.exists() and any(out.iterdir()):
+            raise JaxmasError(f"{out} exists and is no run directory; choose another --out")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JaxmasError(f"{out} cannot be made ({error.strerror}); choose another --out") from error
+        write_record(out, record)
+        return fresh
+    if not resume:
+        raise JaxmasError(f"{out} already holds a run; go on with it by --resume or choose another --out")
+    before = read_record(out)
+    check_world(before, params)
+    for field in ("scenario", "num_agents", "executor", "algorithm", "seed", "config"):
+        was, now = getattr(before, field), getattr(record, field)
+        if _plain(was) != _plain(now):
+            raise JaxmasError(f"{out} was begun with {field} {was}, not {now}; resume it with the same settings")
+    restored = Checkpoints(out).restore_latest(fresh)
+    if restored is None:
+        return fresh
+    _truncate(out / "log.jsonl", restored[0])
+    return restored[1]
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _row(config: Any, state: Any, logs: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return one log line: means over the chunk."""
+    means = {name: float(np.mean(np.asarray(values))) for name, values in logs.items()}
+    update = int(state.update)
+    if not np.isfinite(means["reward"]):
+        raise JaxmasError(f"the reward became {means['reward']} at update {update}; lower the learning rate")
+    counts = {"update": update, "queries": update * config.queries * config.queries_per_group}
+    return {**counts, "plans": update * config.queries * config.plans, **means, "seconds": round(seconds, 3)}
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _truncate(path: Path, update: int) -> None:
+    """Drop log lines after a checkpoint: the work behind them is done again."""
+    rows = [row for row in read_log(path) if row["update"] <= update]
+    atomic_write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the log's lines; a half-written last one, as a killed run leaves it, is passed over."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
