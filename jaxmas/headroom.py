@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from jaxmas import evaluation, references
+from jaxmas.algorithms.rules import Rule
 from jaxmas.plans import PLAN_FIELDS, Plan
 from jaxmas.policies import RandomPolicy, TemplatePolicy
 from jaxmas.registry import TEMPLATES
@@ -50,35 +51,77 @@ class World:
     executor_params: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What was chosen on validation queries."""
+
+    single: int
+    fixed: int
+    strategy: int
+    rule: Rule
+    rule_rows: np.ndarray
+    """The template rows that the rule's leaves name."""
+    features: np.ndarray
+    rewards: np.ndarray
+    """Validation rewards ``[rows, queries]``."""
+
+    def rows_by_rule(self, features: np.ndarray) -> np.ndarray:
+        """Return the template row that the rule takes for each query."""
+        return self.rule_rows[self.rule(features)]
+
+
+def choose(
+    world: World, settings: HeadroomSettings = HeadroomSettings(), advance: Callable[[int], None] = lambda episodes: None
+) -> Chosen:
+    """Play every template on validation queries; choose the best of each kind and fit the rule."""
+    templates = TEMPLATES[world.env.family]
+    keys = evaluation.query_keys("validation", settings.validation, settings.seed)
+    rewards, costs = play_table(world, templates.table(), keys, settings.replicates, advance)
+    mean = rewards.mean(axis=1)
+    features = references.global_features(world.env, world.params, keys)
+    strategy = int(mean.argmax())
+    rule, rows = references.best_rule(features, rewards)
+    return Chosen(
+        single=cheap_single(templates.rows, mean, costs.mean(axis=1), strategy),
+        fixed=constant_rows(templates.rows, mean),
+        strategy=strategy,
+        rule=rule,
+        rule_rows=rows,
+        features=features,
+        rewards=rewards,
+    )
+
+
+def play_rows(world: World, index: np.ndarray, keys: PRNGKeyArray, replicates: int, advance=lambda episodes: None) -> np.ndarray:
+    """Return the mean reward of template row ``index[i, q]`` on query q, ``[i, queries]``."""
+    table = TEMPLATES[world.env.family].table()
+    arguments = (world.env, world.params, TemplatePolicy(world.env), table, world.executor, world.executor_params)
+    played = evaluation.reward_of_rows(*arguments, keys, index, replicates=range(replicates), advance=advance)
+    return played.mean(axis=0)
+
+
 def measure(
     world: World, settings: HeadroomSettings = HeadroomSettings(), advance: Callable[[int], None] = lambda episodes: None
 ) -> dict[str, Any]:
     """Return random, single, fixed, strategy, rule and per query, with intervals, and the loss per clamped field."""
     templates = TEMPLATES[world.env.family]
-    table = templates.table()
-    validation = evaluation.query_keys("validation", settings.validation, settings.seed)
-    rewards, costs = play_table(world, table, validation, settings.replicates, advance)
-    mean = rewards.mean(axis=1)
-    features = references.global_features(world.env, world.params, validation)
-    strategy = int(mean.argmax())
-    single = cheap_single(templates.rows, mean, costs.mean(axis=1), strategy)
-    fixed = constant_rows(templates.rows, mean)
-    rule, kept = references.best_rule(features, rewards)
-    chosen = {"single": single, "fixed": fixed, "strategy": strategy}
-
+    chosen = choose(world, settings, advance)
     test = evaluation.query_keys("test", settings.test, settings.seed)
-    tested, _ = play_table(world, references.take_rows(table, kept), test, settings.replicates, advance)
-    followed = tested[rule(references.global_features(world.env, world.params, test)), np.arange(settings.test)]
-    rows = references.take_rows(table, np.array(list(chosen.values())))
-    scored, _ = play_table(world, rows, test, settings.replicates, advance)
-    values = dict(zip(chosen, scored, strict=True)) | {"random": random_rewards(world, test, settings), "rule": followed}
+    by_rule = chosen.rows_by_rule(references.global_features(world.env, world.params, test))
+    same = {name: getattr(chosen, name) for name in ("single", "fixed", "strategy")}
+    index = np.stack([*(np.full(settings.test, row) for row in same.values()), by_rule])
+    scored = play_rows(world, index, test, settings.replicates, advance)
+    values = dict(zip((*same, "rule"), scored, strict=True)) | {"random": random_rewards(world, test, settings)}
     result: dict[str, Any] = {name: _named(values[name]) for name in ("random", "single", "fixed", "strategy", "rule")}
-    for name, row in chosen.items():
+    for name, row in same.items():
         result[name]["plan"] = templates.describe(templates.rows[row])
-    bracket = best_per_query(world, table, features, rewards, test[: settings.oracle_queries], settings, advance)
+    plans = [templates.describe(templates.rows[row]) for row in chosen.rule_rows]
+    names = getattr(world.env, "global_feature_names", tuple(f"feature {i}" for i in range(chosen.features.shape[1])))
+    result["rule"]["plan"] = chosen.rule.lines(names, plans)
+    bracket = best_per_query(world, chosen, test[: settings.oracle_queries], settings, advance)
     result["per_query"] = shifted(bracket, values["strategy"], settings.oracle_queries)
     gap = result["strategy"]["mean"] - result["random"]["mean"]
-    clamps = clamp_losses(world, table, features, rewards, test[: settings.clamp_queries], settings, advance)
+    clamps = clamp_losses(world, chosen, test[: settings.clamp_queries], settings, advance)
     result["clamp"] = {field: loss / gap for field, loss in clamps.items()}
     result["gap"] = gap
     result["in_gaps"] = margins(result)
@@ -124,12 +167,10 @@ def constant_rows(rows: tuple, mean: np.ndarray) -> int:
     return int(np.where(constant, mean, -np.inf).argmax())
 
 
-def best_per_query(
-    world: World, table: Any, features: np.ndarray, rewards: np.ndarray, keys: PRNGKeyArray, settings, advance
-) -> references.Bracket:
+def best_per_query(world: World, chosen: Chosen, keys: PRNGKeyArray, settings, advance) -> references.Bracket:
     """Race the plans that can matter on each query."""
-    rows = references.portfolio(features, rewards, settings.oracle_plans)
-    meta = TemplatePolicy(world.env)
+    rows = references.portfolio(chosen.features, chosen.rewards, settings.oracle_plans)
+    table, meta = TEMPLATES[world.env.family].table(), TemplatePolicy(world.env)
 
     def play(index: np.ndarray, replicates: range) -> np.ndarray:
         arguments = (world.env, world.params, meta, table, world.executor, world.executor_params, keys, index)
@@ -172,15 +213,14 @@ class ClampedPolicy:
         return self.env.plan_space.project(plan)[0], carry, {}
 
 
-def clamp_losses(
-    world: World, table: Any, features: np.ndarray, rewards: np.ndarray, keys: PRNGKeyArray, settings, advance
-) -> dict[str, float]:
+def clamp_losses(world: World, chosen: Chosen, keys: PRNGKeyArray, settings, advance) -> dict[str, float]:
     """Return what the best plan per query loses when a field is held at its best constant.
 
     The same plans race with and without the constant; each query's plan is chosen on one half of the noise and scored
     on the other.
     """
-    rows = references.take_rows(table, references.portfolio(features, rewards, settings.clamp_plans))
+    kept = references.portfolio(chosen.features, chosen.rewards, settings.clamp_plans)
+    rows = references.take_rows(TEMPLATES[world.env.family].table(), kept)
     size = len(jax.tree.leaves(rows)[0])
 
     def best(field: str, constant: Plan) -> float:

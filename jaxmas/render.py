@@ -203,18 +203,36 @@ def _image(renderer: Renderer, story: Story, index: int, dpi: int = DPI) -> Any:
 
 def _png(image: Any) -> bytes:
     buffer = io.BytesIO()
-    image.quantize(128, dither=0).save(buffer, "PNG", optimize=True)
+    _indexed([image])[0].save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def _gif(images: list[Any]) -> bytes:
     """Join frames under one palette, so that only what changes is stored; the last frame stays longer."""
     buffer = io.BytesIO()
-    palette = images[-1].quantize(255, dither=0)
-    frames = [image.quantize(palette=palette, dither=0) for image in images]
+    frames = _indexed(images)
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
     return buffer.getvalue()
+
+
+def _indexed(images: list[Any], colours: int = 250) -> list[Any]:
+    """Reduce pictures to their commonest colours, the others to the nearest of these.
+
+    Flat colours stay exact; Pillow's own quantisers blend the rare ones, so that right and wrong would lose theirs.
+    """
+    from PIL import Image
+
+    words = np.stack([np.asarray(image).astype(np.int64) @ np.array([65536, 256, 1]) for image in images])
+    values, where, counts = np.unique(words, return_inverse=True, return_counts=True)
+    shades = np.stack([values >> 16, values >> 8 & 255, values & 255], axis=1).astype(np.float32)
+    palette = shades[np.argsort(-counts, kind="stable")[:colours]]
+    distance = np.sum(palette**2, axis=1) - 2 * shades @ palette.T
+    indices = np.argmin(distance, axis=1).astype(np.uint8)[where].reshape(words.shape)
+    indexed = [Image.fromarray(index, "P") for index in indices]
+    for image in indexed:
+        image.putpalette(palette.astype(np.uint8).tobytes())
+    return indexed
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -22,6 +22,7 @@ from jaxmas.environments.workflow.params import WorkflowParams
 from jaxmas.environments.workflow.query import QueryMix
 from jaxmas.environments.workflow.workflow import Workflow
 from jaxmas.errors import JaxmasError, refuse
+from jaxmas.registry import SCENARIOS, Scenario
 
 INPUT_SHARE = 0.75
 """Share of input tokens in the blended price: three read for each one written, as price comparisons commonly take."""
@@ -227,3 +228,11 @@ def _number(row: _Row, column: str, field: str) -> float:
         legal, expected = 0 < value < 100, "an accuracy above 0 and below 100 in percent, as 77.8"
     row.refuse(not legal, column, f"{reprlib.repr(field)} is not a legal number; write {expected}")
     return value
+
+
+SCENARIOS.add(
+    "workflow-pool-v0",
+    Scenario("workflow-pool-v0", make_pool, 16, "frozen-90"),
+    "the mixed world with five real language models as its tiers; --pool FILE takes others",
+    "workflow",
+)

@@ -24,7 +24,9 @@ MAX_DRAWN, MAX_GRID = 16, 24
 """Members drawn with their messages; of a larger team, members drawn at all."""
 MAX_LAYERS, MAX_ROWS = 8, 6
 """Graphs up to this size are drawn as cards (subtasks) or in layers (team)."""
-MAX_LINES = 16
+PITCH = 0.178
+"""Inches from one vote to the next."""
+MAX_LINES = 10
 """Subtasks with a line of their own in the time line."""
 
 
@@ -172,8 +174,8 @@ def layered(level: dict[int, int], edges: Sequence[tuple[int, int]], width: floa
     Nodes within a column are sorted by the mean place of their neighbours (Sugiyama's method).
     """
     columns: list[list[Any]] = [[] for _ in range(max(level.values()) + 1)]
-    for node in sorted(level):
-        columns[level[node]].append(node)
+    for node, at in level.items():
+        columns[at].append(node)
     chains = {}
     for start, end in edges:
         lanes = [(start, end, at) for at in range(level[start] - 1, level[end], -1)]
@@ -183,7 +185,7 @@ def layered(level: dict[int, int], edges: Sequence[tuple[int, int]], width: floa
     _untangle(columns, list(chains.values()))
     column = width / len(columns)
     weights = [[0.35 if isinstance(item, tuple) else 1.0 for item in items] for items in columns]
-    row = min(height / max(sum(weight) for weight in weights), 0.45 * height)
+    row = min(height / max(sum(weight) for weight in weights), 1.65)
     place = {}
     for at, (items, weight) in enumerate(zip(columns, weights, strict=True)):
         middles = np.cumsum(weight) - np.array(weight) / 2 - sum(weight) / 2
@@ -217,13 +219,15 @@ def team_layout(scene: Scene, members: list[int], width: float, height: float) -
         rows = max(np.bincount(list(level.values())))
         if max(level.values()) < MAX_LAYERS and rows <= MAX_ROWS:
             forward = [edge for edge in edges if level[edge[0]] > level[edge[1]]]
-            layout = layered(level, forward, width, height)
-            # Lanes are for cards, which edges must not cross; discs leave room.
-            return dataclasses.replace(layout, way={edge: [path[0], path[-1]] for edge, path in layout.way.items()})
-    star = len(members) > 2 and all(reader == scene.reporter for _, reader in edges) and len(edges) > 0
+            layout = layered(level, forward, width - 0.4, height)
+            # Bends and names need room at the sides. Lanes are for cards, which edges must not cross.
+            place = {member: (x + 0.15, y) for member, (x, y) in layout.place.items()}
+            return dataclasses.replace(layout, place=place, way={edge: [] for edge in forward})
+    star = len(members) > 2 and len(edges) > 0 and all(scene.reporter in edge for edge in edges)
     ring = [member for member in members if not (star and member == scene.reporter)]
-    turn = 2 * np.pi * np.arange(len(ring)) / len(ring) + np.pi / 2
-    x, y = width / 2 + 0.41 * width * np.cos(turn), height / 2 - 0.42 * height * np.sin(turn)
+    # Nobody stands right below a star's middle, where its name is.
+    turn = 2 * np.pi * (np.arange(len(ring)) + 0.5 * star) / len(ring) + np.pi / 2
+    x, y = width / 2 + 0.4 * width * np.cos(turn), height / 2 - 0.41 * height * np.sin(turn)
     place = {member: (float(a), float(b)) for member, a, b in zip(ring, x, y, strict=True)}
     if star:
         place[scene.reporter] = (width / 2, height / 2)
@@ -237,7 +241,9 @@ def _levels(scene: Scene, members: list[int], edges: list[tuple[int, int]]) -> d
     None where messages go round in circles, or where the longest ways put a star or loose members in a column.
     """
     if all(0 <= scene.assigned[member] < len(scene.height) for member in members):
-        return {member: int(scene.height[scene.assigned[member]]) for member in members}
+        # Those at one subtask stay side by side.
+        together = sorted(members, key=lambda member: scene.assigned[member])
+        return {member: int(scene.height[scene.assigned[member]]) for member in together}
     level = dict.fromkeys(members, 0)
     for _ in members:
         for sender, reader in edges:
@@ -255,7 +261,7 @@ def draw(figure: Any, story: Story, index: int) -> None:
     scene = story.scenes[index]
     _draw_header(_panel(figure, 0.3, 6.72, 11.4, 0.78), story, scene)
     graph = _panel(figure, 0.3, 2.62, 7.0, 4.02, f"query · {scene.shape} · {_plural(len(scene.skill), 'subtask')}")
-    _draw_query(graph, scene)
+    _draw_query(graph, scene, story.scenes[-1])
     _draw_times(_panel(figure, 0.3, 0.62, 7.0, 1.9, "answers by step"), story.scenes[: index + 1])
     _draw_team(_panel(figure, 7.45, 0.62, 4.25, 6.02, _team_title(scene)), scene)
     _draw_legend(_panel(figure, 0.3, 0.06, 11.4, 0.5), scene)
@@ -295,18 +301,27 @@ def _disc(axes: Any, x: float, y: float, radius: float, **style: Any) -> None:
 
 
 def _label(axes: Any, x: float, y: float, text: str, size: float = 8, **style: Any) -> None:
-    axes.text(x, y, text, **{"fontsize": size, "color": INK, "ha": "center", "va": "center_baseline", "zorder": 6} | style)
+    axes.text(
+        x, y, text, **{"fontsize": size, "color": INK, "ha": "center", "va": "center_baseline", "zorder": 6} | style
+    )
 
 
-def _arrow(axes: Any, points: Sequence[tuple[float, float]], *, bend: float = 0.0, shrink: float = 0, **style: Any) -> None:
-    """Draw an arrow along points, curved by ``bend`` where there are two of them; ``shrink`` is in inches."""
+def _arrow(
+    axes: Any,
+    points: Sequence[tuple[float, float]],
+    *,
+    bend: float = 0.0,
+    shrink: tuple[float, ...] = (0.0, 0.0),
+    **style: Any,
+) -> None:
+    """Draw an arrow along points, curved by ``bend`` where there are two; ``shrink`` is kept free at its ends."""
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path
 
     look: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 8, "color": FAINT, "linewidth": 1.1, "zorder": 1}
     look |= style
     if len(points) == 2:
-        look |= {"connectionstyle": f"arc3,rad={bend}", "shrinkA": 72 * shrink, "shrinkB": 72 * shrink}
+        look |= {"connectionstyle": f"arc3,rad={bend}", "shrinkA": 72 * shrink[0], "shrinkB": 72 * shrink[1]}
         axes.add_patch(FancyArrowPatch(*points, **look))
         return
     codes = [Path.MOVETO, *[Path.CURVE4] * (len(points) - 1)]
@@ -336,10 +351,10 @@ def _on(colour: str) -> str:
 
 def _draw_header(axes: Any, story: Story, scene: Scene) -> None:
     """Say what is played by whom, how far it is, what it cost, and what came out."""
-    axes.text(0.02, 0.57, story.scenario, fontsize=14, weight="bold", color=INK, va="center")
-    axes.text(0.02, 0.25, story.policy, fontsize=10.5, color=INK, va="center")
+    axes.text(0.02, 0.62, story.scenario, fontsize=14, weight="bold", color=INK, va="center")
+    axes.text(0.02, 0.32, story.policy, fontsize=10.5, color=INK, va="center")
     facts = f"ρ {scene.rho:.2f}   hand-off noise {scene.handoff_noise:.2f}"
-    axes.text(0.02, 0.03, facts, fontsize=8, color=GREY, va="center")
+    axes.text(0.02, 0.08, facts, fontsize=8, color=GREY, va="center")
     left, width = 4.3, 3.0
     _box(axes, left, 0.13, width, 0.11, fill="#E4E4E4")
     if scene.step:
@@ -347,13 +362,20 @@ def _draw_header(axes: Any, story: Story, scene: Scene) -> None:
     text = f"step {scene.step} of at most {scene.deadline}"
     axes.text(left, 0.43, text, fontsize=10, color=INK, va="center")
     for at, (name, value) in enumerate(
-        (("cost", f"{scene.cost:.1f}"), ("attempts", scene.attempts), ("messages", scene.messages))
+        (("cost", scene.cost), ("attempts", scene.attempts), ("messages", scene.messages))
     ):
-        axes.text(7.62 + 0.72 * at, 0.46, value, fontsize=12, color=INK, va="center")
+        axes.text(7.62 + 0.72 * at, 0.46, _short(value), fontsize=12, color=INK, va="center")
         axes.text(7.62 + 0.72 * at, 0.19, name, fontsize=8, color=GREY, va="center")
     text, colour = _verdict(scene)
-    _box(axes, 9.75, 0.06, 1.65, 0.58, fill=colour if scene.right else "white", edge=colour, line=1.8)
-    _label(axes, 10.575, 0.35, text, 10, color="white" if scene.right else colour, weight="bold", linespacing=1.35)
+    _box(axes, 9.78, 0.06, 1.6, 0.58, fill=colour if scene.right else "white", edge=colour, line=1.8)
+    _label(axes, 10.58, 0.35, text, 10, color="white" if scene.right else colour, weight="bold", linespacing=1.35)
+
+
+def _short(value: float) -> str:
+    """Return a number in at most five characters."""
+    if value >= 1000:
+        return f"{value / 1000:.1f}k"
+    return str(value) if isinstance(value, int) else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _verdict(scene: Scene) -> tuple[str, str]:
@@ -367,19 +389,28 @@ def _verdict(scene: Scene) -> tuple[str, str]:
     return f"{said}\n✗ wrong, truth {truth}", WRONG
 
 
-def _draw_query(axes: Any, scene: Scene) -> None:
+def _draw_query(axes: Any, scene: Scene, final: Scene) -> None:
     """Draw the subtasks as cards in columns, sink at the right; large graphs as dots."""
     width, height = axes.get_xlim()[1], axes.get_ylim()[1] - 0.3
     edges = [(int(p), child) for child, row in enumerate(scene.parents) for p in row if p >= 0]
     if scene.height.max() >= MAX_LAYERS or np.bincount(scene.height).max() > MAX_ROWS:
         return _draw_dots(axes, scene, edges, width, height)
     layout = layered({task: int(at) for task, at in enumerate(scene.height)}, edges, width, height)
-    card = min(layout.column - 0.2, 1.5), min(layout.row - 0.14, 1.3)
+    unit, card = _card_size(final, layout)
     for (parent, _), way in layout.way.items():
         done = scene.votes[parent].sum() >= scene.quorum[parent]
         _arrow(axes, _winding(way, card[0]), color=GREY if done else "#C4C4C4")
     for task, (x, y) in layout.place.items():
-        _draw_card(axes, scene, task, x - card[0] / 2, y - card[1] / 2, *card)
+        _draw_card(axes, scene, task, (x - card[0] / 2, y - card[1] / 2, *card), unit)
+
+
+def _card_size(final: Scene, layout: Layout) -> tuple[float, tuple[float, float]]:
+    """Return the unit of length of a card and its size, high enough for the votes that it will have in the end."""
+    unit = float(np.clip(min(layout.column / 1.3, layout.row / 0.95), 0.85, 1.4))
+    width = min(layout.column - 0.2 * unit, 1.5 * unit)
+    places = np.maximum(final.votes.sum(axis=1), final.quorum).max()
+    lines = -(-places // max(int((width / unit - 0.1) / PITCH), 1))
+    return unit, (width, min(layout.row - 0.14, (0.56 + PITCH * lines) * unit))
 
 
 def _winding(way: list[tuple[float, float]], width: float) -> list[tuple[float, float]]:
@@ -394,23 +425,28 @@ def _winding(way: list[tuple[float, float]], width: float) -> list[tuple[float, 
     return points
 
 
-def _draw_card(axes: Any, scene: Scene, task: int, x: float, y: float, width: float, height: float) -> None:
+def _draw_card(axes: Any, scene: Scene, task: int, box: tuple[float, float, float, float], unit: float) -> None:
     """Draw a subtask: skill, number, true answer, difficulty, votes against quorum, who is at it."""
+    x, y, width, height = box
     workers = np.flatnonzero(scene.working == task)
-    _box(axes, x, y, width, height, edge=INK if len(workers) else "#BBBBBB", line=2.0 if len(workers) else 1.0)
-    top, skill = y + height - 0.15, int(scene.skill[task])
+    _box(axes, *box, edge=INK if len(workers) else "#BBBBBB", line=2.0 if len(workers) else 1.0)
+    top, skill, font = y + height - 0.15 * unit, int(scene.skill[task]), 8 * unit
     colour = _skill_colour(skill)
-    _box(axes, x + 0.06, top - 0.09, 0.18, 0.18, fill=colour, zorder=3)
-    _label(axes, x + 0.15, top, _letter(skill), 8, color=_on(colour), weight="bold")
-    _label(axes, x + 0.29, top, f"T{task}", 8, ha="left", weight="bold" if task == 0 else "normal")
-    _label(axes, x + width - 0.07, top, f"={int(scene.answer[task])}", 8, ha="right", color=RIGHT, weight="bold")
-    _box(axes, x + 0.06, top - 0.19, width - 0.12, 0.05, fill="#E6E6E6", zorder=3)
-    share = min(float(scene.difficulty[task]), 1.0)
-    _box(axes, x + 0.06, top - 0.19, max((width - 0.12) * share, 0.02), 0.05, fill="#555555", zorder=3)
-    foot = 0.17 if height > 0.7 else 0.04
+    _box(axes, x + 0.06 * unit, top - 0.09 * unit, 0.18 * unit, 0.18 * unit, fill=colour, zorder=3)
+    _label(axes, x + 0.15 * unit, top, _letter(skill), font, color=_on(colour), weight="bold")
+    _label(axes, x + 0.29 * unit, top, f"T{task}", font, ha="left", weight="bold" if task == 0 else "normal")
+    truth = f"={int(scene.answer[task])}"
+    _label(axes, x + width - 0.07 * unit, top, truth, font, ha="right", color=RIGHT, weight="bold")
+    left, low, bar = x + 0.06 * unit, top - 0.19 * unit, width - 0.12 * unit
+    _box(axes, left, low, bar, 0.05 * unit, fill="#E6E6E6", zorder=3)
+    _box(
+        axes, left, low, max(bar * min(float(scene.difficulty[task]), 1.0), 0.02), 0.05 * unit, fill="#555555", zorder=3
+    )
+    foot = 0.18 if height > 0.7 * unit else 0.03
     if len(workers) and foot > 0.1:
-        _label(axes, x + width / 2, y + 0.1, _names(workers, width), 7, color=INK, style="italic")
-    _draw_votes(axes, scene, task, (x + 0.05, y + foot, width - 0.1, height - 0.36 - foot))
+        _label(axes, x + width / 2, y + 0.1 * unit, _names(workers, width / unit), 7 * unit, style="italic")
+    area = x + 0.05 * unit, y + foot * unit, width - 0.1 * unit, height - (0.37 + foot) * unit
+    _draw_votes(axes, scene, task, area, unit)
 
 
 def _names(workers: np.ndarray, width: float) -> str:
@@ -421,78 +457,90 @@ def _names(workers: np.ndarray, width: float) -> str:
     return named if rest <= 0 else f"{named} +{len(workers) - max(fit - 1, 1)}"
 
 
-def _draw_votes(axes: Any, scene: Scene, task: int, area: tuple[float, float, float, float]) -> None:
+def _draw_votes(axes: Any, scene: Scene, task: int, area: tuple[float, float, float, float], unit: float) -> None:
     """Draw the votes as chips, right ones first, and an empty place for each that the quorum still lacks."""
     x, y, width, height = area
-    truth, pitch = int(scene.answer[task]), 0.178
+    truth, pitch = int(scene.answer[task]), PITCH * unit
     counts = scene.votes[task]
     tokens = sorted(np.flatnonzero(counts), key=lambda token: (token != truth, -counts[token]))
-    per_line = max(int(width / pitch), 1)
-    lines = max(int(height / pitch), 1)
+    per_line, lines = max(int(width / pitch + 1e-6), 1), max(int(height / pitch + 0.1), 1)
     chips = [int(token) for token in tokens for _ in range(counts[token])]
     places = max(len(chips), int(scene.quorum[task]))
-    top = y + height - pitch / 2
     if places > per_line * lines:
-        return _draw_tally(axes, [(int(t), int(counts[t]), t == truth) for t in tokens], area)
+        return _draw_tally(axes, [(int(t), int(counts[t]), t == truth) for t in tokens], area, unit)
     for at in range(places):
-        spot = x + (at % per_line + 0.5) * pitch, top - (at // per_line) * pitch
+        spot = x + (at % per_line + 0.5) * pitch, y + height - (at // per_line + 0.5) * pitch
         if at < len(chips):
-            _chip(axes, *spot, chips[at], chips[at] == truth)
+            _chip(axes, *spot, chips[at], chips[at] == truth, 0.078 * unit)
         else:
-            _disc(axes, *spot, 0.07, edgecolor="#AAAAAA", linestyle=(0, (1.5, 1.5)), linewidth=0.9)
+            _disc(axes, *spot, 0.07 * unit, edgecolor="#AAAAAA", linestyle=(0, (1.5, 1.5)), linewidth=0.9)
 
 
-def _draw_tally(axes: Any, tally: list[tuple[int, int, bool]], area: tuple[float, float, float, float]) -> None:
+def _draw_tally(
+    axes: Any, tally: list[tuple[int, int, bool]], area: tuple[float, float, float, float], unit: float
+) -> None:
     """Draw one chip per different answer with its number of votes; what has no room is left to an ellipsis."""
     x, y, width, height = area
-    per_line, lines = max(int(width / 0.4), 1), max(int(height / 0.178), 1)
+    pair, pitch = 0.4 * unit, PITCH * unit
+    per_line, lines = max(int(width / pair), 1), max(int(height / pitch + 0.1), 1)
     for at, (token, count, right) in enumerate(tally[: per_line * lines]):
-        left, middle = x + (at % per_line) * 0.4, y + height - 0.089 - (at // per_line) * 0.178
-        _chip(axes, left + 0.089, middle, token, right)
+        left, middle = x + (at % per_line) * pair, y + height - (at // per_line + 0.5) * pitch
+        _chip(axes, left + pitch / 2, middle, token, right, 0.078 * unit)
         more = "…" if at == per_line * lines - 1 < len(tally) - 1 else ""
-        _label(axes, left + 0.18, middle, f"×{count}{more}", 7, ha="left")
+        _label(axes, left + pitch, middle, f"×{count}{more}", 7 * unit, ha="left")
 
 
 def _draw_dots(axes: Any, scene: Scene, edges: list[tuple[int, int]], width: float, height: float) -> None:
-    """Draw a large graph as dots by depth, or, where it is deep, in reading order: filled right, hollow wrong."""
-    place = _dot_places(scene.height, width - 0.4, height - 0.5)
-    spacing = np.sqrt(width * height / len(scene.height))
-    radius = float(np.clip(0.3 * spacing, 0.015, 0.11))
-    for parent, child in edges if len(edges) <= 400 else []:
-        (x, y), (a, b) = place[parent], place[child]
-        axes.plot([x + 0.2, a + 0.2], [y + 0.4, b + 0.4], color="#CFCFCF", linewidth=0.7, zorder=1)
+    """Draw a large graph as dots, filled right and hollow wrong, with its messages where it is not too deep."""
+    place, pitch, by_depth = _dot_places(scene.height, width - 0.3, height - 0.45)
+    place = place + [0.15, 0.4]
+    if by_depth:
+        for parent, child in edges:
+            axes.plot(*place[[parent, child]].T, color="#CFCFCF", linewidth=0.7, zorder=1)
+    radius = min(0.38 * pitch, 0.16)
     top = scene.votes.max(axis=1)
     right = (scene.votes[np.arange(len(top)), scene.answer] == top) & (top > 0)
     busy = np.isin(np.arange(len(top)), scene.working)
     face = np.select([right, top > 0], [RIGHT, "white"], "#E2E2E2")
     edge = np.select([busy, right, top > 0], [INK, RIGHT, WRONG], "#B5B5B5")
-    points = (place + [0.2, 0.4]).T
-    axes.scatter(*points, s=(2 * 72 * radius) ** 2, c=face, edgecolors=edge, linewidths=np.where(busy, 1.8, 1.0), zorder=3)
+    rim = np.where(busy, 1.8, 1.0)
+    axes.scatter(*place.T, s=(2 * 72 * radius) ** 2, c=face, edgecolors=edge, linewidths=rim, zorder=3)
+    if radius > 0.12:
+        for task, spot in enumerate(place):
+            _label(axes, *spot, f"T{task}", 7, color="white" if right[task] else INK)
     text = f"{int(right.sum())} right · {int(((top > 0) & ~right).sum())} wrong · {int((top == 0).sum())} open"
-    _label(axes, width / 2, 0.18, f"{text} · {_plural(int(busy.sum()), 'subtask')} at work (dark rim)", 8, color=GREY)
+    text += f" · {_plural(int(busy.sum()), 'subtask')} at work (dark rim)"
+    _label(axes, width / 2, 0.17, text + ("" if by_depth else " · in order of depth, the last reports"), 8, color=GREY)
 
 
-def _dot_places(level: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Return where dots lie: columns by depth with the sink at the right, or rows in reading order when deep."""
+def _dot_places(level: np.ndarray, width: float, height: float) -> tuple[np.ndarray, float, bool]:
+    """Return where dots lie, the least distance between them, and whether they stand by depth, sink at the right.
+
+    A wide layer takes several columns; a graph too deep for columns is laid out line by line instead.
+    """
     counts = np.bincount(level)
-    if len(counts) <= 24 and counts.max() <= 64:
-        order = np.argsort(level, kind="stable")
-        rank = np.empty(len(level), int)
-        rank[order] = np.concatenate([np.arange(count) for count in counts])
-        x = width * (1 - (level + 0.5) / len(counts))
-        return np.stack([x, height * (1 - (rank + 0.5) / counts[level])], axis=1)
-    per_line = int(np.ceil(np.sqrt(len(level) * width / height)))
-    lines = -(-len(level) // per_line)
     at = np.empty(len(level), int)
+    if len(counts) <= 24:
+        most = int(np.sqrt(len(level) * height / width)) + 4
+        columns = -(-counts // most)
+        lines = -(-counts // columns)
+        at[np.argsort(level, kind="stable")] = np.concatenate([np.arange(count) for count in counts])
+        column = (np.cumsum(columns) - columns)[level] + at // lines[level]
+        rows = np.minimum(lines[level], counts[level] - at // lines[level] * lines[level])
+        x, y = 1 - (column + 0.5) / columns.sum(), 1 - (at % lines[level] + 0.5) / rows
+        return np.stack([width * x, height * y], axis=1), min(width / columns.sum(), height / lines.max()), True
+    per_line = int(np.ceil(np.sqrt(len(level) * width / height)))
+    rows = -(-len(level) // per_line)
     at[np.argsort(-level, kind="stable")] = np.arange(len(level))
-    return np.stack([width * (at % per_line + 0.5) / per_line, height * (1 - (at // per_line + 0.5) / lines)], axis=1)
+    x, y = (at % per_line + 0.5) / per_line, 1 - (at // per_line + 0.5) / rows
+    return np.stack([width * x, height * y], axis=1), min(width / per_line, height / rows), False
 
 
 def _draw_times(axes: Any, scenes: Sequence[Scene]) -> None:
     """Draw every answer so far: a line per subtask, a column per step; a large query as right and wrong per step."""
     scene, width, height = scenes[-1], axes.get_xlim()[1], axes.get_ylim()[1]
     left, right, low, high = 0.55, width - 0.25, 0.3, height - 0.33
-    column = (right - left) / scene.deadline
+    column = min((right - left) / scene.deadline, 1.3)
     every = max(1, -(-scene.deadline // 16))
     for step in range(1, scene.deadline + 1):
         x = left + (step - 0.5) * column
@@ -554,7 +602,9 @@ def _draw_bars(axes: Any, scenes: Sequence[Scene], area: tuple[float, float, flo
     most = max([1, *[sum(pair) for pair in counts.values()]])
     for step, (right, wrong) in counts.items():
         x, unit = left + (step - 0.9) * column, 0.92 * height / most
-        for start, count, face, edge in ((0, right, RIGHT, RIGHT), (right, wrong, "white", WRONG)):
+        # Bars too thin to be hollow are pale.
+        parts = (0, right, RIGHT, RIGHT), (right, wrong, *(("white", WRONG) if column > 0.15 else ("#F3CDB0", "none")))
+        for start, count, face, edge in parts:
             if count:
                 _box(axes, x, low + start * unit, 0.8 * column, count * unit, fill=face, edge=edge, line=1.2)
     _label(axes, left - 0.08, low + 0.92 * height, str(most), 7, ha="right", color=GREY)
@@ -572,44 +622,63 @@ def _draw_team(axes: Any, scene: Scene) -> None:
     if len(members) > MAX_DRAWN:
         return _draw_crowd(axes, scene, members, width, height)
     layout = team_layout(scene, members, width, height)
-    size = float(np.clip(min(layout.column / 0.62, layout.row / 0.85), 0.6, 1.35))
+    size = float(np.clip(min(layout.column / 0.68, layout.row / 0.85), 0.6, 1.35 if len(members) > 4 else 1.7))
+    _draw_messages(axes, scene, layout, size)
+    for member, (x, y) in layout.place.items():
+        # On a ring, names stand outside, where no message passes.
+        _draw_member(axes, scene, member, (x, y), size, above=not layout.way and y > 0.51 * height)
+
+
+def _draw_messages(axes: Any, scene: Scene, layout: Layout, size: float) -> None:
+    """Draw who reads whom, from sender to reader; one line with two heads where both read each other."""
     edges = {(int(a), int(b)): bool(live) for (a, b), live in zip(scene.edges, scene.live, strict=True)}
-    dense = len(edges) > 24
     for (sender, reader), live in edges.items():
-        mutual = (reader, sender) in edges
-        if mutual and sender > reader and live == edges[reader, sender]:
+        mutual = edges.get((reader, sender)) == live
+        if mutual and sender > reader:
             continue
         look = {"color": INK, "linewidth": 1.2, "zorder": 2} if live else {"color": "#BDBDBD"}
-        look |= {"linewidth": 0.8, "mutation_scale": 6} if dense else {}
-        look |= {"arrowstyle": "<|-|>"} if mutual and live == edges[reader, sender] else {}
+        look |= {"linewidth": 0.8, "mutation_scale": 6} if len(edges) > 24 else {}
+        look |= {"arrowstyle": "<|-|>"} if mutual else {}
         ends = [layout.place[sender], layout.place[reader]]
         straight = (sender, reader) in layout.way or not layout.way
-        _arrow(axes, ends, bend=0.0 if straight else 0.3, shrink=0.27 * size, **look)
-    for member, (x, y) in layout.place.items():
-        _draw_member(axes, scene, member, x, y, size)
+        bend = 0.0 if straight else min(0.55, 0.9 * layout.column / float(np.hypot(*np.subtract(*ends))))
+        shrink = tuple(_outer_radius(scene, member, size) + 0.02 for member in (sender, reader))
+        _arrow(axes, ends, bend=bend, shrink=shrink, **look)
 
 
-def _draw_member(axes: Any, scene: Scene, member: int, x: float, y: float, size: float) -> None:
-    """Draw a member: role by shape and colour, tier by size and rings, its task and last answer below."""
-    tier, busy = int(scene.tier[member]), scene.working[member] >= 0
-    radius = size * (0.13 + 0.03 * min(tier, 3))
+def _radius(scene: Scene, member: int, size: float) -> float:
+    return size * (0.13 + 0.03 * min(int(scene.tier[member]), 3))
+
+
+def _outer_radius(scene: Scene, member: int, size: float) -> float:
+    """Return how far a member's sign reaches, the reporter's halo and a critic's corners included."""
+    reach = _radius(scene, member, size) * (1.2 if scene.role[member] > scene.num_skills else 1.0)
+    return reach + 0.075 * size * (member == scene.reporter)
+
+
+def _draw_member(
+    axes: Any, scene: Scene, member: int, spot: tuple[float, float], size: float, *, above: bool = False
+) -> None:
+    """Draw a member: role by shape and colour, tier by size and rings, its task and last answer beside it."""
+    busy, radius, reach = scene.working[member] >= 0, _radius(scene, member, size), _outer_radius(scene, member, size)
     if member == scene.reporter:
-        _disc(axes, x, y, radius + 0.075 * size, facecolor="#F6DC8A", edgecolor="#C79A00", linewidth=1.2, zorder=3)
-    _draw_role(axes, scene, int(scene.role[member]), (x, y), radius, busy)
-    for ring in range(min(tier, 3)):
+        _disc(axes, *spot, reach, facecolor="#F6DC8A", edgecolor="#C79A00", linewidth=1.2, zorder=3)
+    _draw_role(axes, scene, int(scene.role[member]), spot, radius, busy)
+    for ring in range(min(int(scene.tier[member]), 3)):
         inner = radius * (0.84 - 0.15 * ring)
-        _disc(axes, x, y, inner, facecolor="none", edgecolor="white", linewidth=0.9, alpha=0.85, zorder=5)
-    below, text = y - radius - 0.075 * size - 0.1, f"a{member}"
+        _disc(axes, *spot, inner, facecolor="none", edgecolor="white", linewidth=0.9, alpha=0.85, zorder=5)
+    text = f"a{member}"
     if scene.character[member] != HONEST:
         text += " ☠" if scene.character[member] == ADVERSARIAL else " ⚡"
     if busy:
         text += f"→T{scene.working[member]}"
+    y = spot[1] + (reach + 0.12) * (1 if above else -1)
     token, task = int(scene.last_token[member]), int(scene.last_task[member])
     shift = 0.09 if token >= 0 else 0.0
-    _label(axes, x - shift, below, text, 7.5, weight="bold" if busy else "normal", bbox=_halo())
+    _label(axes, spot[0] - shift, y, text, 7.5, weight="bold" if busy else "normal", bbox=_halo())
     if token >= 0:
-        beside = x - shift + 0.033 * len(text) + 0.13
-        _chip(axes, beside, below, token, token == int(scene.answer[task]), 0.068)
+        beside = spot[0] - shift + 0.033 * len(text) + 0.13
+        _chip(axes, beside, y, token, token == int(scene.answer[task]), 0.068)
 
 
 def _halo() -> dict[str, Any]:
@@ -643,7 +712,7 @@ def _draw_crowd(axes: Any, scene: Scene, members: list[int], width: float, heigh
     row = (height - foot) / (MAX_GRID // columns)
     for at, member in enumerate(shown):
         spot = (at % columns + 0.5) * width / columns, height - (at // columns + 0.45) * row
-        _draw_member(axes, scene, member, *spot, 0.95)
+        _draw_member(axes, scene, member, spot, 0.95)
     rest = len(members) - len(shown)
     if rest:
         _label(axes, width / 2, foot - 0.1, f"+{rest} more", 10, weight="bold")
@@ -654,8 +723,10 @@ def _draw_crowd(axes: Any, scene: Scene, members: list[int], width: float, heigh
 def _crowd_lines(scene: Scene, members: list[int]) -> list[str]:
     """Return a large team in numbers."""
     role, tier = scene.role[members], scene.tier[members]
-    names = [*map(_letter, range(scene.num_skills)), "generalists", "critics", "aggregators"]
-    roles = [f"{np.sum(role == at)} {name}" for at, name in enumerate(names) if np.any(role == at)]
+    names = ["generalist", "critic", "aggregator"]
+    roles = [f"{np.sum(role == at)} {_letter(at)}" for at in range(scene.num_skills) if np.any(role == at)]
+    others = [int(np.sum(role == scene.num_skills + at)) for at in range(len(names))]
+    roles += [_plural(count, name) for count, name in zip(others, names, strict=True) if count]
     tiers = [f"{np.sum(tier == at)} of tier {at}" for at in np.unique(tier)]
     said = np.array(members)[scene.last_token[members] >= 0]
     right = int(np.sum(scene.last_token[said] == scene.answer[scene.last_task[said]]))

@@ -1,5 +1,7 @@
 """The workflow scenarios. Numbers here are frozen with the scenario's version."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -78,9 +80,79 @@ def make_mixed(num_agents: int = 16, *, coordination_interval: int | None = None
     return env, mixed_params(num_agents)
 
 
+def make_crowd(num_agents: int = 256, *, coordination_interval: int | None = None) -> tuple[Workflow, WorkflowParams]:
+    """Return ``workflow-crowd-v0``: one subtask for every two slots, so that the work grows with the team.
+
+    The sink rests on every subtask, so that a share of mistakes that is small per subtask is large per query: votes
+    and redundant messages have to carry it.
+    """
+    subtasks = num_agents // 2 if num_agents <= 64 else 32 * (num_agents // 64)
+    horizon = 24
+    env = Workflow(
+        num_agents=num_agents,
+        max_subtasks=max(subtasks, 4),
+        horizon=horizon,
+        coordination_interval=coordination_interval or horizon,
+    )
+    params, f = mixed_params(num_agents), jnp.float32
+    mix = dataclasses.replace(
+        params.mix,
+        shape_weights=f([0.0, 0.0, 2.0, 2.0, 1.0]),
+        size=f([0.75, 1.0]),
+        width=f(0.5),
+        difficulty=f([0.002, 0.04]),
+        rho=f([0.0, 0.3]),
+        handoff_noise=f([0.0, 0.02]),
+        slack=f([2.0, 8.0]),
+    )
+    reward = dataclasses.replace(
+        params.reward, cost_reference=f(5.0 * env.max_subtasks), complexity_reference=f(8.0 * num_agents)
+    )
+    return env, dataclasses.replace(params, mix=mix, reward=reward, context_load=f(0.05), message_loss=f(0.005))
+
+
+def make_roster(num_agents: int = 16, *, coordination_interval: int | None = None) -> tuple[Workflow, WorkflowParams]:
+    """Return ``workflow-roster-v0``: unequal members, three in sixteen faulty and two adversarial, always the same."""
+    env, params = make_mixed(num_agents, coordination_interval=coordination_interval)
+    generator = np.random.default_rng(WORLD_SEED)
+    ability = np.exp(generator.normal(0.0, 0.5, (num_agents, NUM_SKILLS)))
+    order = generator.permutation(num_agents)
+    faulty, adversarial = np.zeros(num_agents), np.zeros(num_agents)
+    faulty[order[: num_agents * 3 // 16]] = 1
+    adversarial[order[num_agents * 3 // 16 : num_agents * 5 // 16]] = 1
+    world = {"ability": ability, "faulty": faulty, "adversarial": adversarial}
+    return env, dataclasses.replace(params, **{name: jnp.array(value, jnp.float32) for name, value in world.items()})
+
+
+def make_specialist(
+    num_agents: int = 16, *, coordination_interval: int | None = None
+) -> tuple[Workflow, WorkflowParams]:
+    """Return ``workflow-specialist-v0``: no role sees better than another; what agents know has to come apart."""
+    env, params = make_mixed(num_agents, coordination_interval=coordination_interval)
+    return env, dataclasses.replace(params, mismatch=jnp.ones_like(params.mismatch))
+
+
 SCENARIOS.add(
     "workflow-mixed-v0",
     Scenario("workflow-mixed-v0", make_mixed, 16, "frozen-90"),
     "16 slots; single, chain, wide, tree and random queries of every difficulty",
+    "workflow",
+)
+SCENARIOS.add(
+    "workflow-crowd-v0",
+    Scenario("workflow-crowd-v0", make_crowd, 256, "scripted"),
+    "256 slots; graphs that grow with the team, every subtask of which counts",
+    "workflow",
+)
+SCENARIOS.add(
+    "workflow-roster-v0",
+    Scenario("workflow-roster-v0", make_roster, 16, "frozen-90"),
+    "16 fixed, unequal members; some are faulty, some adversarial",
+    "workflow",
+)
+SCENARIOS.add(
+    "workflow-specialist-v0",
+    Scenario("workflow-specialist-v0", make_specialist, 16, "frozen-60"),
+    "roles make no difference: specialisation has to emerge in the executors",
     "workflow",
 )

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from jaxmas.environments.workflow import votes as v
 from jaxmas.environments.workflow.noise import hashed, uniform
-from jaxmas.environments.workflow.observe import agent_features, progress, team_observation
+from jaxmas.environments.workflow.observe import GLOBAL_FEATURES, agent_features, progress, team_observation
 from jaxmas.environments.workflow.params import WorkflowParams, role_names
 from jaxmas.environments.workflow.query import MAX_PARENTS, Query, sample_query
 from jaxmas.environments.workflow.work import TIE, Board, Team, Work, deliver, next_work, record
@@ -102,6 +102,11 @@ class Workflow(Environment):
             inbox=self.inbox,
             max_quorum=v.MAX_COUNT,
         )
+
+    @property
+    def global_feature_names(self) -> tuple[str, ...]:
+        """Return the names of the team observation's global features."""
+        return GLOBAL_FEATURES
 
     @property
     def num_actions(self) -> int:

@@ -1,0 +1,75 @@
+"""Freeze what scores stand on: ``python -m jaxmas.experiments.freeze [SCENARIO …]``.
+
+Tunes every strategy on validation queries with the same number of trials, then measures random play and the best
+strategy on queries of their own. Writes ``jaxmas/data/anchors.json``; run it when a scenario's version changes.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+import jaxmas
+from jaxmas import anchors, evaluation
+from jaxmas.algorithms.workflow_strategies import TUNABLE
+from jaxmas.catalog import SCENARIOS, TEMPLATES
+from jaxmas.checkpoints import atomic_write_json
+from jaxmas.policies import RandomPolicy, TemplatePolicy
+from jaxmas.statistics import standard_error
+
+DEFAULT = ("workflow-mixed-v0", "workflow-roster-v0", "workflow-specialist-v0", "workflow-pool-v0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to freeze, and on how many queries."""
+
+    scenarios: tyro.conf.Positional[tuple[str, ...]] = DEFAULT
+    validation: int = 2048
+    test: int = 8192
+    out: Path = Path(__file__).resolve().parent.parent / "jaxmas" / "data" / "anchors.json"
+
+
+def freeze(scenario: str, settings: Settings) -> dict[str, Any]:
+    """Return the tuned rows and the anchors of one scenario."""
+    env, params = jaxmas.make(scenario)
+    name = SCENARIOS[scenario].executor
+    executor, executor_params = jaxmas.load_executor(name, env, params)
+    templates = TEMPLATES[env.family]
+    rows = tuple(dict.fromkeys(row for rows in TUNABLE.values() for row in rows))
+    keys = evaluation.query_keys("validation", settings.validation, seed=1)
+    arguments = (env, params, TemplatePolicy(env), templates.columns(rows), executor, executor_params, keys)
+    rewards, _ = evaluation.reward_matrix(*arguments, replicates=range(1))
+    mean = dict(zip(rows, rewards[0].mean(axis=1), strict=True))
+    tuned = {strategy: max(candidates, key=mean.__getitem__) for strategy, candidates in TUNABLE.items()}
+    best = max(tuned, key=lambda strategy: mean[tuned[strategy]])
+    keys = evaluation.query_keys("validation", settings.test, seed=2)
+
+    def measured(meta: Any) -> dict[str, float]:
+        outcome = evaluation.evaluate(env, params, meta, None, executor, executor_params, keys)["reward"]
+        return {"mean": float(np.mean(outcome)), "standard_error": standard_error(outcome)}
+
+    anchor = {
+        "params": anchors.params_hash(params),
+        "random": measured(RandomPolicy(env)),
+        "strategy": {**measured(TemplatePolicy(env, tuned[best])), "name": best},
+    }
+    return {"tuned": {anchors.shape_name(scenario): tuned}, anchors.setting(scenario, env, name): anchor}
+
+
+def main(settings: Settings) -> None:
+    """Freeze every named scenario; others keep what they have."""
+    known = json.loads(settings.out.read_text()) if settings.out.exists() else {}
+    for scenario in settings.scenarios:
+        frozen = freeze(scenario, settings)
+        known["tuned"] = {**known.get("tuned", {}), **frozen.pop("tuned")}
+        known.update(frozen)
+        atomic_write_json(settings.out, known)
+        print(scenario, json.dumps(frozen))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

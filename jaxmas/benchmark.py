@@ -1,0 +1,151 @@
+"""Speed: how long a roll-out takes to compile, and how many agent-steps it makes per second.
+
+What is measured is the lifelong roll-out as learners use it: plans, frozen executors, team observations and resets
+included, every metric returned. Only steps of queries under way count: an episode that is over waits for the next plan
+boundary, and its waiting is paid for but not counted.
+"""
+
+import dataclasses
+import functools
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmas import anchors
+from jaxmas.errors import JaxmasError, refuse
+from jaxmas.headroom import World
+from jaxmas.registry import STRATEGIES
+from jaxmas.rollout import Policies, begin, play_lifelong
+from jaxmas.types import MetaPolicy
+
+TEAM_STRATEGY = "roles-by-skill-voting"
+"""The strategy that is played where no anchor names the best."""
+FROZEN = "frozen-90"
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchSettings:
+    """How the measurement is made."""
+
+    num_envs: int
+    intervals: int = 4
+    """Plan intervals per timed call."""
+    repeats: int = 7
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that measure nothing."""
+        for name in ("num_envs", "intervals", "repeats"):
+            refuse(getattr(self, name) < 1, f"bench: {name} is {getattr(self, name)}; it has to be at least 1")
+
+
+def default_envs(num_agents: int) -> int:
+    """Return the number of environments that ranked measurements use: 256 at 16 agents, 16 at 256."""
+    return max(1, 4096 // num_agents)
+
+
+def team_strategy(scenario: str, env: Any) -> str:
+    """Return the best hand-crafted strategy of the scenario's frozen anchor, if that is a team, else the usual one."""
+    prefix = f"{scenario}/"
+    named = [
+        value["strategy"].get("name")
+        for setting, value in anchors.frozen_anchors().items()
+        if setting.startswith(prefix) and f"/agents={env.num_agents}/" in setting
+    ]
+    teams = [name for name in named if name and not name.startswith("single")]
+    return teams[0] if teams else TEAM_STRATEGY
+
+
+def measure(scenario: str, world: World, strategy: str | None, settings: BenchSettings) -> dict[str, Any]:
+    """Compile and time the roll-out of a strategy; see the module for what counts."""
+    env, name = world.env, strategy or team_strategy(scenario, world.env)
+    meta = STRATEGIES[name](env)
+    episodes = _begin(env, world.params, meta, world.executor, _keys(settings.seed, settings.num_envs))
+    arguments = (env, world.params, meta, world.executor, world.executor_params)
+    compiled, compile_cpu, compile_wall = _compile(arguments, episodes, settings)
+    rows = []
+    # The first call warms caches up and is left out.
+    for repeat in range(settings.repeats + 1):
+        keys = _keys(settings.seed + 1 + repeat, settings.num_envs)
+        cpu, wall = time.process_time(), time.perf_counter()
+        episodes, totals = compiled(world.params, world.executor_params, episodes, keys)
+        jax.block_until_ready((episodes, totals))
+        rows.append((time.process_time() - cpu, time.perf_counter() - wall, jax.tree.map(float, totals)))
+    return _speeds(env, rows[1:], settings) | {
+        "compile_seconds": compile_cpu,
+        "compile_wall_seconds": compile_wall,
+        "scenario": scenario,
+        "strategy": name,
+        "num_agents": env.num_agents,
+        "num_envs": settings.num_envs,
+        "horizon": env.horizon,
+        "coordination_interval": env.coordination_interval,
+        "num_tasks": env.plan_space.num_tasks,
+        "repeats": settings.repeats,
+        "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
+    }
+
+
+def _speeds(env: Any, rows: list[tuple[float, float, dict[str, float]]], settings: BenchSettings) -> dict[str, Any]:
+    """Return medians over the repeats, and what share of the steps did work."""
+    simulated = settings.num_envs * settings.intervals * env.coordination_interval
+    per_wall = statistics.median(totals["steps"] / wall for _, wall, totals in rows)
+    # A device's work costs this process no time of its own: its speed per CPU-second would be meaningless.
+    on_cpu = jax.devices()[0].platform == "cpu"
+    per_cpu = statistics.median(totals["steps"] / cpu for cpu, _, totals in rows) if on_cpu else None
+    total = {name: sum(row[2][name] for row in rows) for name in rows[0][2]}
+    queries = max(total["queries"], 1.0)
+    return {
+        "env_steps_per_second": per_wall,
+        "agent_steps_per_second": per_wall * env.num_agents,
+        "agent_steps_per_cpu_second": None if per_cpu is None else per_cpu * env.num_agents,
+        "queries_per_second": statistics.median(totals["queries"] / wall for _, wall, totals in rows),
+        "acting_share": total["acting"] / (total["steps"] * env.num_agents),
+        "acting_agents_share": total.get("acting_agents", 0.0) / (queries * env.num_agents),
+        "live_share": total["steps"] / (simulated * len(rows)),
+        "reward": total["reward"] / queries,
+    }
+
+
+def _compile(arguments: tuple, episodes: Any, settings: BenchSettings) -> tuple[Any, float, float]:
+    """Trace, lower and compile the timed function; return it with its CPU and wall seconds."""
+    env, params, meta, executor, executor_params = arguments
+    run = functools.partial(_play, env, meta, executor, settings.intervals)
+    # A program out of a cache took no time to compile.
+    cached = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        cpu, wall = time.process_time(), time.perf_counter()
+        keys = _keys(settings.seed, settings.num_envs)
+        compiled = jax.jit(run, donate_argnums=2).lower(params, executor_params, episodes, keys).compile()
+        return compiled, time.process_time() - cpu, time.perf_counter() - wall
+    except jax.errors.JaxRuntimeError as error:
+        raise JaxmasError(f"bench: {str(error).splitlines()[0]}; try a smaller --num-envs") from error
+    finally:
+        jax.config.update("jax_enable_compilation_cache", cached)
+
+
+def _keys(seed: int, count: int) -> Any:
+    return jax.random.split(jax.random.key(seed), count)
+
+
+@functools.partial(jax.jit, static_argnames=("env", "meta", "executor"))
+def _begin(env: Any, params: Any, meta: MetaPolicy, executor: Any, keys: Any) -> Any:
+    policies = Policies(meta, None, executor, None)
+    return jax.vmap(lambda key: begin(env, params, policies, key))(keys)
+
+
+def _play(
+    env: Any, meta: MetaPolicy, executor: Any, intervals: int, params: Any, executor_params: Any, episodes: Any, keys: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Go on playing every episode for some plan intervals; count what happened."""
+    policies = Policies(meta, None, executor, executor_params)
+    play = functools.partial(play_lifelong, env, params, policies, num_intervals=intervals)
+    episodes, steps, _ = jax.vmap(lambda episode, key: play(episode, key))(episodes, keys)
+    done = steps.terminated | steps.truncated
+    totals = {name: jnp.sum(jnp.where(done, values, 0)) for name, values in steps.metrics.items()}
+    counts = {"steps": steps.steps, "acting": steps.acting, "queries": done, "reward": steps.reward}
+    return episodes, totals | {name: jnp.sum(values) for name, values in counts.items()}
