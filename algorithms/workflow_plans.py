@@ -90,8 +90,10 @@ def template_rows() -> tuple[tuple[int, ...], ...]:
     chains = itertools.product([chain], [4], (0, 1), tiers, [0], ((1, 1), (3, 3)))
     graphs = itertools.product(sparse, [8], (0, 1), (0, 1), [0], ((1, 3),))
     critics = itertools.product([mesh], (2, 3), [2], (*tiers, 3, 5), [0], ((1, 1), (3, 3)))
-    lines = itertools.product([graph], (1, 2, 3), (0, 1), (*tiers, 4), [1], ((1, 1), (2, 2), (1, 3)))
-    rows = itertools.chain(singles, teams, chains, graphs, critics, lines)
+    lines = itertools.product([graph], [1], (1,), (*tiers, 4), [1], votes)
+    pairs = itertools.product([graph], (2, 3), (1,), (*tiers, 4), [1], ((1, 1), (2, 2), (3, 3)))
+    plain = itertools.product([graph], (1, 2), (0,), tiers, [1], ((1, 1), (2, 2)))
+    rows = itertools.chain(singles, teams, chains, graphs, critics, lines, pairs, plain)
     return tuple((a, b, c, d, e, *f) for a, b, c, d, e, f in rows)
 
 

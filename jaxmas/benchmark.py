@@ -1,8 +1,10 @@
 """Speed: how long a roll-out takes to compile, and how many agent-steps it makes per second.
 
 What is measured is the lifelong roll-out as learners use it: plans, frozen executors, team observations and resets
-included, every metric returned. Only steps of queries under way count: an episode that is over waits for the next plan
-boundary, and its waiting is paid for but not counted.
+included, every metric returned. An agent-step is one slot through one environment step, at work or not. A query that is
+over waits for the next plan boundary, and those steps are computed like all others: ``live_share`` is the share of the
+steps in which the query was under way, ``live_agent_steps_per_cpu_second`` counts these alone, and ``acting_share`` is
+the share of all agent-steps in which the slot had work.
 """
 
 import dataclasses
@@ -91,21 +93,21 @@ def measure(scenario: str, world: World, strategy: str | None, settings: BenchSe
 
 def _speeds(env: Any, rows: list[tuple[float, float, dict[str, float]]], settings: BenchSettings) -> dict[str, Any]:
     """Return medians over the repeats, and what share of the steps did work."""
-    simulated = settings.num_envs * settings.intervals * env.coordination_interval
-    per_wall = statistics.median(totals["steps"] / wall for _, wall, totals in rows)
-    # A device's work costs this process no time of its own: its speed per CPU-second would be meaningless.
-    on_cpu = jax.devices()[0].platform == "cpu"
-    per_cpu = statistics.median(totals["steps"] / cpu for cpu, _, totals in rows) if on_cpu else None
+    env_steps = settings.num_envs * settings.intervals * env.coordination_interval
+    cpu, wall = (statistics.median(row[i] for row in rows) for i in (0, 1))
     total = {name: sum(row[2][name] for row in rows) for name in rows[0][2]}
-    queries = max(total["queries"], 1.0)
+    queries, live_share = max(total["queries"], 1.0), total["steps"] / (env_steps * len(rows))
+    # A device's work costs this process no time of its own: its speed per CPU-second would be meaningless.
+    per_cpu = env_steps * env.num_agents / cpu if jax.devices()[0].platform == "cpu" else None
     return {
-        "env_steps_per_second": per_wall,
-        "agent_steps_per_second": per_wall * env.num_agents,
-        "agent_steps_per_cpu_second": None if per_cpu is None else per_cpu * env.num_agents,
-        "queries_per_second": statistics.median(totals["queries"] / wall for _, wall, totals in rows),
-        "acting_share": total["acting"] / (total["steps"] * env.num_agents),
+        "env_steps_per_second": env_steps / wall,
+        "agent_steps_per_second": env_steps * env.num_agents / wall,
+        "agent_steps_per_cpu_second": per_cpu,
+        "live_agent_steps_per_cpu_second": None if per_cpu is None else per_cpu * live_share,
+        "queries_per_second": total["queries"] / len(rows) / wall,
+        "live_share": live_share,
+        "acting_share": total["acting"] / (env_steps * env.num_agents * len(rows)),
         "acting_agents_share": total.get("acting_agents", 0.0) / (queries * env.num_agents),
-        "live_share": total["steps"] / (simulated * len(rows)),
         "reward": total["reward"] / queries,
     }
 

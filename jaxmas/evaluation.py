@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Key
 
 from jaxmas.plans import Plan
 from jaxmas.rollout import Episode, Policies, play_query
@@ -25,13 +25,13 @@ Outcomes = dict[str, np.ndarray]
 """``reward`` and every metric of the environment, one value per query."""
 
 
-def query_keys(stream: str, num: int, seed: int = 0, start: int = 0) -> PRNGKeyArray:
+def query_keys(stream: str, num: int, seed: int = 0, start: int = 0) -> Key[Array, "queries"]:
     """Return the keys of queries ``start … start + num - 1`` of a stream; streams never share a key."""
     root = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x6A78), STREAMS[stream])
     return jax.vmap(lambda index: jax.random.fold_in(root, index))(jnp.arange(start, start + num))
 
 
-def noise_keys(keys: PRNGKeyArray, replicate: int) -> PRNGKeyArray:
+def noise_keys(keys: Key[Array, "queries"], replicate: int) -> Key[Array, "queries"]:
     """Return the keys of one replicate's noise: the same queries, met afresh."""
     return jax.vmap(lambda key: jax.random.fold_in(key, 1 + replicate))(keys)
 
@@ -44,8 +44,8 @@ def play(
     meta_params: Any,
     executor: Executor,
     executor_params: Any,
-    keys: PRNGKeyArray,
-    noise: PRNGKeyArray,
+    keys: Key[Array, "queries"],
+    noise: Key[Array, "queries"],
 ) -> tuple[dict[str, Array], Plan]:
     """Play one query per key from start to end; return its outcomes and its first plan."""
 
@@ -68,7 +68,7 @@ def evaluate(
     meta_params: Any,
     executor: Executor,
     executor_params: Any,
-    keys: PRNGKeyArray,
+    keys: Key[Array, "queries"],
     *,
     replicates: int = 1,
     advance: Callable[[int], None] = lambda episodes: None,
@@ -87,7 +87,7 @@ def evaluate(
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-def _padded(keys: PRNGKeyArray, size: int) -> PRNGKeyArray:
+def _padded(keys: Key[Array, "queries"], size: int) -> Key[Array, "queries"]:
     """Repeat the last key, so that every chunk has one shape and compiles once."""
     missing = size - len(keys)
     return jnp.concatenate([keys, jnp.repeat(keys[-1:], missing, axis=0)]) if missing else keys
@@ -117,7 +117,7 @@ def reward_matrix(
     table: Any,
     executor: Executor,
     executor_params: Any,
-    keys: PRNGKeyArray,
+    keys: Key[Array, "queries"],
     *,
     replicates: range,
     advance: Callable[[int], None] = lambda episodes: None,
@@ -162,7 +162,7 @@ def reward_of_rows(
     table: Any,
     executor: Executor,
     executor_params: Any,
-    keys: PRNGKeyArray,
+    keys: Key[Array, "queries"],
     index: np.ndarray,
     *,
     replicates: range,
@@ -188,12 +188,12 @@ def reward_of_rows(
 
 
 @functools.partial(jax.jit, static_argnames=("env",))
-def team_observations(env: Environment, params: Any, keys: PRNGKeyArray):
+def team_observations(env: Environment, params: Any, keys: Key[Array, "queries"]):
     """Return the first team observation of every query."""
     return jax.vmap(lambda key: env.reset(key, params)[1])(keys)
 
 
-def labels(env: Environment, params: Any, keys: PRNGKeyArray) -> Mapping[str, np.ndarray]:
+def labels(env: Environment, params: Any, keys: Key[Array, "queries"]) -> Mapping[str, np.ndarray]:
     """Return the analysis labels of the queries, which no policy sees; empty where an environment has none."""
     read = getattr(env, "labels", None)
     if read is None:

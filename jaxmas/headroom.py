@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 
 from jaxmas import evaluation, references
 from jaxmas.algorithms.rules import Rule
@@ -92,7 +92,7 @@ def choose(
     )
 
 
-def play_rows(world: World, index: np.ndarray, keys: PRNGKeyArray, replicates: int, advance=lambda episodes: None) -> np.ndarray:
+def play_rows(world: World, index: np.ndarray, keys: Key[Array, "queries"], replicates: int, advance=lambda episodes: None) -> np.ndarray:
     """Return the mean reward of template row ``index[i, q]`` on query q, ``[i, queries]``."""
     table = TEMPLATES[world.env.family].table()
     arguments = (world.env, world.params, TemplatePolicy(world.env), table, world.executor, world.executor_params)
@@ -129,7 +129,7 @@ def measure(
 
 
 def play_table(
-    world: World, table: Any, keys: PRNGKeyArray, replicates: int, advance: Callable[[int], None]
+    world: World, table: Any, keys: Key[Array, "queries"], replicates: int, advance: Callable[[int], None]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return mean rewards and costs ``[rows, queries]`` of every template row."""
     meta = TemplatePolicy(world.env)
@@ -147,7 +147,7 @@ def play_table(
     return rewards.mean(axis=0), costs
 
 
-def random_rewards(world: World, keys: PRNGKeyArray, settings: HeadroomSettings) -> np.ndarray:
+def random_rewards(world: World, keys: Key[Array, "queries"], settings: HeadroomSettings) -> np.ndarray:
     """Return the rewards of random plans, one per query."""
     meta = RandomPolicy(world.env)
     arguments = (world.env, world.params, meta, None, world.executor, world.executor_params, keys)
@@ -167,7 +167,7 @@ def constant_rows(rows: tuple, mean: np.ndarray) -> int:
     return int(np.where(constant, mean, -np.inf).argmax())
 
 
-def best_per_query(world: World, chosen: Chosen, keys: PRNGKeyArray, settings, advance) -> references.Bracket:
+def best_per_query(world: World, chosen: Chosen, keys: Key[Array, "queries"], settings, advance) -> references.Bracket:
     """Race the plans that can matter on each query."""
     rows = references.portfolio(chosen.features, chosen.rewards, settings.oracle_plans)
     table, meta = TEMPLATES[world.env.family].table(), TemplatePolicy(world.env)
@@ -213,7 +213,7 @@ class ClampedPolicy:
         return self.env.plan_space.project(plan)[0], carry, {}
 
 
-def clamp_losses(world: World, chosen: Chosen, keys: PRNGKeyArray, settings, advance) -> dict[str, float]:
+def clamp_losses(world: World, chosen: Chosen, keys: Key[Array, "queries"], settings, advance) -> dict[str, float]:
     """Return what the best plan per query loses when a field is held at its best constant.
 
     The same plans race with and without the constant; each query's plan is chosen on one half of the noise and scored

@@ -159,7 +159,7 @@ def rewards(methods: Sequence[Method]) -> Any:
 def _draw_interval(axes: Any, place: int, method: Method, edge: float) -> None:
     (low, high), mean = method.reward.ci95, method.reward.mean
     if mean < edge:
-        axes.text(edge, place, f" ◂ {mean:.2f}", va="center", color=LIGHT["muted"], fontsize=9.5)
+        axes.text(edge, place, f" ◂ {mean:.2f}".replace("-", "\u2212"), va="center", color=LIGHT["muted"], fontsize=9.5)
         return
     axes.plot([low, high], [place, place], color=method.colour, linewidth=2.4, solid_capstyle="round", zorder=3)
     axes.plot([mean], [place], "o", color=method.colour, markersize=6.5, zorder=4)
@@ -177,41 +177,58 @@ def success_against_cost(methods: Sequence[Method]) -> Any:
             strong = method.kind in ("learned", "best", "rule")
             axes.errorbar(
                 [x], [y], yerr=[[y - method.success.ci95[0]], [method.success.ci95[1] - y]], fmt="o",
-                color=method.colour, markersize=8 if strong else 5.5, elinewidth=1.4, zorder=4 if strong else 3,
+                color=method.colour, markersize=8 if strong else 5.5, elinewidth=2.0 if strong else 1.0, zorder=4 if strong else 3,
             )  # fmt: skip
         axes.set_xlabel("cost per query")
         axes.set_ylabel("success")
         axes.margins(x=0.12, y=0.12)
-        named = [i for i, method in enumerate(shown) if i in front or method.kind in ("learned", "best", "rule")]
-        named.sort(key=lambda i: shown[i].kind == "other")
-        _label_points(figure, axes, shown, np.stack([cost, success], axis=1), named)
+        order = {"learned": 0, "best": 1, "rule": 2}
+        named = sorted(range(len(shown)), key=lambda i: order.get(shown[i].kind, 3 if i in front else 4))
+        _label_points(figure, axes, shown, np.stack([cost, success], axis=1), named, front)
     return figure
 
 
-def _label_points(figure: Any, axes: Any, methods: Sequence[Method], points: np.ndarray, named: Sequence[int]) -> None:
-    """Label points where no other point or label lies; a point without such a place stays without a label."""
-    from matplotlib.transforms import Bbox
+SIDES = (
+    *((9, 0, "left", "center"), (-9, 0, "right", "center"), (0, 10, "center", "bottom"), (0, -10, "center", "top")),
+    *((7, 7, "left", "bottom"), (7, -7, "left", "top"), (-7, 7, "right", "bottom"), (-7, -7, "right", "top")),
+    *((0, 20, "center", "bottom"), (0, -20, "center", "top"), (9, 12, "left", "bottom"), (9, -12, "left", "top")),
+    *((-9, 12, "right", "bottom"), (-9, -12, "right", "top"), (0, 34, "center", "bottom"), (0, -34, "center", "top")),
+)
+"""Where a label may stand beside its point: offset in points, alignment."""
 
+
+def _label_points(
+    figure: Any, axes: Any, methods: Sequence[Method], points: np.ndarray, named: Sequence[int], front: Sequence[int]
+) -> None:
+    """Label points where nothing else lies; a point without such a place stays without a label."""
     figure.canvas.draw()
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in axes.transData.transform(points)]
+    taken = _obstacles(axes, methods, points, front)
     frame = axes.get_window_extent()
-    sides = [(9, 0, "left", "center"), (-9, 0, "right", "center"), (0, 10, "center", "bottom"), (0, -10, "center", "top")]
-    sides += [(7, 7, "left", "bottom"), (7, -7, "left", "top"), (-7, 7, "right", "bottom"), (-7, -7, "right", "top")]
-    sides += [(0, 22, "center", "bottom"), (0, -22, "center", "top")]
     for i in named:
         strong = methods[i].kind != "other"
-        for x, y, across, along in sides:
+        for x, y, across, along in SIDES:
             text = axes.annotate(
                 methods[i].name, points[i], xytext=(x, y), textcoords="offset points", ha=across, va=along,
-                color=methods[i].colour if strong else LIGHT["muted"], fontsize=9,
+                color=methods[i].colour if strong else LIGHT["muted"], fontsize=9.5 if strong else 8,
                 fontweight="bold" if strong else "normal", zorder=5,
             )  # fmt: skip
-            box = text.get_window_extent().padded(1)
+            box = text.get_window_extent()
             fits = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             if fits and not any(box.overlaps(other) for other in taken):
                 taken.append(box)
                 break
             text.remove()
+
+
+def _obstacles(axes: Any, methods: Sequence[Method], points: np.ndarray, front: Sequence[int]) -> list[Any]:
+    """Return the boxes of marks, intervals and the front's line, on the canvas."""
+    from matplotlib.transforms import Bbox
+
+    intervals = [[(x, low), (x, high)] for (x, _), (low, high) in zip(points, (m.success.ci95 for m in methods), strict=True)]
+    steps = [[points[a], (points[b][0], points[a][1])] for a, b in zip(front[:-1], front[1:], strict=True)]
+    steps += [[(points[b][0], points[a][1]), points[b]] for a, b in zip(front[:-1], front[1:], strict=True)]
+    marks = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in axes.transData.transform(points)]
+    return marks + [Bbox(axes.transData.transform(ends)).padded(1.5) for ends in intervals + steps]
 
 
 def to_svg(figure: Any, label: str) -> str:

@@ -12,7 +12,7 @@ import io
 import os
 import secrets
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from jaxmas.types import Environment, Executor, MetaPolicy
 
 RENDERERS = {"workflow": "jaxmas.environments.workflow.render"}
 """Environment family to the module that draws it."""
-MAX_FRAMES = 60
+MAX_FRAMES = 40
 """An animation of a longer query shows this many of its steps, evenly spread."""
 FRAME_MS, LAST_FRAME_MS = 900, 4000
 SIZE_INCHES = (12.0, 7.6)
@@ -53,6 +53,7 @@ class Story:
     """The team's reward, summed over the query."""
 
 
+@runtime_checkable
 class Renderer(Protocol):
     """What the module of an environment family offers."""
 
@@ -72,7 +73,7 @@ def renderer_of(env: Environment) -> Any:
     return importlib.import_module(RENDERERS[env.family])
 
 
-def show(  # noqa: PLR0913
+def show(  # noqa: PLR0913, PLR0917
     scenario: str,
     env: Environment,
     params: Any,
@@ -95,7 +96,7 @@ def show(  # noqa: PLR0913
     return list(files)
 
 
-def query_png(  # noqa: PLR0913
+def query_png(  # noqa: PLR0913, PLR0917
     scenario: str,
     env: Environment,
     params: Any,
@@ -122,7 +123,7 @@ def story_png(env: Environment, story: Story, max_bytes: int = REPORT_BYTES) -> 
     raise JaxmasError(f"the picture takes {len(data)} bytes, more than {max_bytes}, at the lowest resolution")
 
 
-def tell(  # noqa: PLR0913
+def tell(  # noqa: PLR0913, PLR0917
     scenario: str,
     env: Environment,
     params: Any,
@@ -137,7 +138,8 @@ def tell(  # noqa: PLR0913
     read = functools.partial(renderer_of(env).read, env, params)
     noise = jax.random.fold_in(key, 1)
     state, meta_carry, carry = _begin(env, params, meta, executor, key, noise)
-    scenes, total, earlier = [], 0.0, None
+    scenes: list[Any] = []
+    total, earlier = 0.0, None
     for interval_key in jax.random.split(noise, env.horizon // env.coordination_interval):
         state, observation, meta_carry, uniforms, keys = _plan(
             env, params, meta, meta_params, meta_carry, state, interval_key
@@ -217,7 +219,7 @@ def _gif(images: list[Any]) -> bytes:
 
 
 def _indexed(images: list[Any], colours: int = 250) -> list[Any]:
-    """Reduce pictures to their commonest colours, the others to the nearest of these.
+    """Reduce pictures to their commonest distinct colours, the others to the nearest of these.
 
     Flat colours stay exact; Pillow's own quantisers blend the rare ones, so that right and wrong would lose theirs.
     """
@@ -226,13 +228,22 @@ def _indexed(images: list[Any], colours: int = 250) -> list[Any]:
     words = np.stack([np.asarray(image).astype(np.int64) @ np.array([65536, 256, 1]) for image in images])
     values, where, counts = np.unique(words, return_inverse=True, return_counts=True)
     shades = np.stack([values >> 16, values >> 8 & 255, values & 255], axis=1).astype(np.float32)
-    palette = shades[np.argsort(-counts, kind="stable")[:colours]]
+    palette = _distinct(shades[np.argsort(-counts, kind="stable")], colours)
     distance = np.sum(palette**2, axis=1) - 2 * shades @ palette.T
     indices = np.argmin(distance, axis=1).astype(np.uint8)[where].reshape(words.shape)
     indexed = [Image.fromarray(index, "P") for index in indices]
     for image in indexed:
         image.putpalette(palette.astype(np.uint8).tobytes())
     return indexed
+
+
+def _distinct(shades: np.ndarray, most: int, apart: float = 14.0) -> np.ndarray:
+    """Return the first colours that are not close to an earlier one."""
+    chosen = np.empty((0, 3), np.float32)
+    while len(shades) and len(chosen) < most:
+        chosen = np.concatenate([chosen, shades[:1]])
+        shades = shades[np.linalg.norm(shades - shades[0], axis=1) >= apart]
+    return chosen
 
 
 def _write(path: Path, data: bytes) -> None:

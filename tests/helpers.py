@@ -52,7 +52,7 @@ def workflow_params(env: Workflow = ENV, **changes: Any) -> WorkflowParams:
         "width": 0.0,
         "difficulty": (1.0, 1.0),
         "difficulty_spread": 0.0,
-        "skill_focus": 0.0,
+        "skill_focus": (0.0, 0.0),
         "rho": (0.0, 0.0),
         "distractor": (0.0, 0.0),
         "handoff_noise": (0.0, 0.0),

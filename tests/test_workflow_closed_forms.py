@@ -241,7 +241,7 @@ def test_random_graphs_branch_and_join() -> None:
 
 
 def test_skills_and_other_traits_are_spread() -> None:
-    batch = queries(8, 4096, shape="chain", size=1.0, difficulty=(0.2, 0.6), rho=(0.1, 0.5), skill_focus=0.0)
+    batch = queries(8, 4096, shape="chain", size=1.0, difficulty=(0.2, 0.6), rho=(0.1, 0.5), skill_focus=(0.0, 0.0))
     for values, bins in ((batch.skill, SKILLS), (batch.operand, 8), (batch.distraction - 1, 7), (batch.answer, 8)):
         assert stats.chisquare(np.bincount(values.ravel(), minlength=bins)).pvalue > 1e-4
     assert stats.chisquare(np.bincount(batch.deadline - batch.depth, minlength=4)).pvalue > 1e-4
@@ -251,7 +251,7 @@ def test_skills_and_other_traits_are_spread() -> None:
 
 
 def test_skills_beside_the_main_one_are_any() -> None:
-    batch = queries(8, 4096, shape="chain", size=1.0, skill_focus=0.5)
+    batch = queries(8, 4096, shape="chain", size=1.0, skill_focus=(0.5, 0.5))
     assert stats.chisquare(np.bincount(batch.skill[:, 0], minlength=SKILLS)).pvalue > 1e-4
 
 
@@ -679,7 +679,7 @@ def test_everything_is_finite_and_every_query_ends() -> None:
         params, _, plan = random_world(seed)
         mix = workflow_params(
             shape_weights=np.ones(5), size=(0.2, 1.0), rho=(0, 0.5), distractor=(0, 1.0), handoff_noise=(0, 0.4),
-            slack=(0.0, 4.0), difficulty=(0.1, 3.0), difficulty_spread=0.5, skill_focus=0.3,
+            slack=(0.0, 4.0), difficulty=(0.1, 3.0), difficulty_spread=0.5, skill_focus=(0.3, 0.3),
         ).mix  # fmt: skip
         world = dataclasses.replace(
             params, mix=mix, designer_noise=jnp.float32(0.5), reward=workflow_params(reward_partial=0.5).reward

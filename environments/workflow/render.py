@@ -6,13 +6,15 @@ Ito's, which colour-blind readers can tell apart.
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxmas.environments.workflow.query import SHAPES
-from jaxmas.environments.workflow.votes import PLANES, VOCABULARY
+from jaxmas.environments.workflow.votes import VOCABULARY
 from jaxmas.environments.workflow.workflow import ADVERSARIAL, HONEST
 from jaxmas.render import Before, Story
 
@@ -76,7 +78,7 @@ class Scene:
     @property
     def right(self) -> bool:
         """Return whether the report is the true answer."""
-        return self.over and self.reported == self.answer[0]
+        return self.over and self.reported == int(self.answer[0])
 
 
 def read(env: Any, params: Any, state: Any, before: Before | None) -> Scene:
@@ -199,7 +201,7 @@ def _untangle(columns: list[list[Any]], chains: list[list[Any]]) -> None:
     """Sort every column by the mean rank of its items' neighbours, sweeping back and forth."""
     near: dict[Any, set[Any]] = {item: set() for items in columns for item in items}
     for chain in chains:
-        for one, other in zip(chain, chain[1:], strict=False):
+        for one, other in itertools.pairwise(chain):
             near[one].add(other)
             near[other].add(one)
     rank = {item: index - (len(items) - 1) / 2 for items in columns for index, item in enumerate(items)}
@@ -207,7 +209,7 @@ def _untangle(columns: list[list[Any]], chains: list[list[Any]]) -> None:
     for at, beside in [*[(a, a - 1) for a in forth], *[(a - 1, a) for a in reversed(forth)]] * 3:
         beyond = set(columns[beside])
         mean = {item: np.mean([rank[other] for other in near[item] & beyond] or [rank[item]]) for item in columns[at]}
-        columns[at].sort(key=lambda item, mean=mean: mean[item])
+        columns[at].sort(key=mean.__getitem__)
         rank.update({item: index - (len(columns[at]) - 1) / 2 for index, item in enumerate(columns[at])})
 
 
@@ -277,6 +279,11 @@ def _panel(figure: Any, x: float, y: float, width: float, height: float, title: 
         _box(axes, 0, 0, width, height, fill=PAPER, zorder=0)
         axes.text(0.12, height - 0.17, title, fontsize=9, color=GREY, va="center")
     return axes
+
+
+def _extent(axes: Any, title: float = 0.0) -> tuple[float, float]:
+    """Return the width and height of a panel, less what its title takes."""
+    return float(axes.get_xlim()[1]), float(axes.get_ylim()[1]) - title
 
 
 def _plural(count: int, noun: str) -> str:
@@ -391,7 +398,7 @@ def _verdict(scene: Scene) -> tuple[str, str]:
 
 def _draw_query(axes: Any, scene: Scene, final: Scene) -> None:
     """Draw the subtasks as cards in columns, sink at the right; large graphs as dots."""
-    width, height = axes.get_xlim()[1], axes.get_ylim()[1] - 0.3
+    width, height = _extent(axes, 0.3)
     edges = [(int(p), child) for child, row in enumerate(scene.parents) for p in row if p >= 0]
     if scene.height.max() >= MAX_LAYERS or np.bincount(scene.height).max() > MAX_ROWS:
         return _draw_dots(axes, scene, edges, width, height)
@@ -417,7 +424,7 @@ def _winding(way: list[tuple[float, float]], width: float) -> list[tuple[float, 
     """Return the control points of a curve from a card's right side through its lanes to another's left."""
     ends = [(x - width / 2, x + width / 2, y) for x, y in way]
     points = [(ends[0][1], ends[0][2])]
-    for at, ((_, out, y), (into, after, other)) in enumerate(zip(ends, ends[1:], strict=False)):
+    for at, ((_, out, y), (into, after, other)) in enumerate(itertools.pairwise(ends)):
         middle = (out + into) / 2
         points += [(middle, y), (middle, other), (into, other)]
         if at < len(ends) - 2:
@@ -467,7 +474,7 @@ def _draw_votes(axes: Any, scene: Scene, task: int, area: tuple[float, float, fl
     chips = [int(token) for token in tokens for _ in range(counts[token])]
     places = max(len(chips), int(scene.quorum[task]))
     if places > per_line * lines:
-        return _draw_tally(axes, [(int(t), int(counts[t]), t == truth) for t in tokens], area, unit)
+        return _draw_tally(axes, [(int(t), int(counts[t]), bool(t == truth)) for t in tokens], area, unit)
     for at in range(places):
         spot = x + (at % per_line + 0.5) * pitch, y + height - (at // per_line + 0.5) * pitch
         if at < len(chips):
@@ -493,7 +500,7 @@ def _draw_tally(
 def _draw_dots(axes: Any, scene: Scene, edges: list[tuple[int, int]], width: float, height: float) -> None:
     """Draw a large graph as dots, filled right and hollow wrong, with its messages where it is not too deep."""
     place, pitch, by_depth = _dot_places(scene.height, width - 0.3, height - 0.45)
-    place = place + [0.15, 0.4]
+    place = place + np.array([0.15, 0.4])
     if by_depth:
         for parent, child in edges:
             axes.plot(*place[[parent, child]].T, color="#CFCFCF", linewidth=0.7, zorder=1)
@@ -507,7 +514,7 @@ def _draw_dots(axes: Any, scene: Scene, edges: list[tuple[int, int]], width: flo
     axes.scatter(*place.T, s=(2 * 72 * radius) ** 2, c=face, edgecolors=edge, linewidths=rim, zorder=3)
     if radius > 0.12:
         for task, spot in enumerate(place):
-            _label(axes, *spot, f"T{task}", 7, color="white" if right[task] else INK)
+            _label(axes, spot[0], spot[1], f"T{task}", 7, color="white" if right[task] else INK)
     text = f"{int(right.sum())} right · {int(((top > 0) & ~right).sum())} wrong · {int((top == 0).sum())} open"
     text += f" · {_plural(int(busy.sum()), 'subtask')} at work (dark rim)"
     _label(axes, width / 2, 0.17, text + ("" if by_depth else " · in order of depth, the last reports"), 8, color=GREY)
@@ -538,7 +545,7 @@ def _dot_places(level: np.ndarray, width: float, height: float) -> tuple[np.ndar
 
 def _draw_times(axes: Any, scenes: Sequence[Scene]) -> None:
     """Draw every answer so far: a line per subtask, a column per step; a large query as right and wrong per step."""
-    scene, width, height = scenes[-1], axes.get_xlim()[1], axes.get_ylim()[1]
+    scene, (width, height) = scenes[-1], _extent(axes)
     left, right, low, high = 0.55, width - 0.25, 0.3, height - 0.33
     column = min((right - left) / scene.deadline, 1.3)
     every = max(1, -(-scene.deadline // 16))
@@ -574,7 +581,7 @@ def _draw_lines(axes: Any, scenes: Sequence[Scene], area: tuple[float, float, fl
         for task in np.unique(past.events[:, 1]):
             tokens = past.events[past.events[:, 1] == task, 2]
             truth = scene.answer[task]
-            tokens = sorted(tokens, key=lambda token, truth=truth: (token != truth, token == PASSED))
+            tokens = tokens[np.lexsort((tokens == PASSED, tokens != truth))]
             pitch = min(0.15, 0.9 * column / len(tokens), line)
             radius, start = min(0.38 * pitch, 0.4 * line, 0.055), left + (past.step - 0.5) * column
             for at, token in enumerate(tokens):
@@ -612,13 +619,14 @@ def _draw_bars(axes: Any, scenes: Sequence[Scene], area: tuple[float, float, flo
 
 
 def _team_title(scene: Scene) -> str:
-    return f"team · {int(scene.active.sum())} of {_plural(len(scene.active), 'slot')} · {_plural(len(scene.edges), 'reading')}"
+    slots, links = _plural(len(scene.active), "slot"), _plural(len(scene.edges), "link")
+    return f"team · {int(scene.active.sum())} of {slots} · {links}"
 
 
 def _draw_team(axes: Any, scene: Scene) -> None:
     """Draw the members, who reads whom, what each is at and what it said last; a large team in a grid."""
     members = [int(slot) for slot in np.flatnonzero(scene.active)]
-    width, height = axes.get_xlim()[1], axes.get_ylim()[1] - 0.3
+    width, height = _extent(axes, 0.3)
     if len(members) > MAX_DRAWN:
         return _draw_crowd(axes, scene, members, width, height)
     layout = team_layout(scene, members, width, height)
@@ -636,12 +644,13 @@ def _draw_messages(axes: Any, scene: Scene, layout: Layout, size: float) -> None
         mutual = edges.get((reader, sender)) == live
         if mutual and sender > reader:
             continue
-        look = {"color": INK, "linewidth": 1.2, "zorder": 2} if live else {"color": "#BDBDBD"}
+        look: dict[str, Any] = {"color": INK, "linewidth": 1.2, "zorder": 2} if live else {"color": "#BDBDBD"}
         look |= {"linewidth": 0.8, "mutation_scale": 6} if len(edges) > 24 else {}
+        look |= {"alpha": 0.4} if len(edges) > 60 else {}
         look |= {"arrowstyle": "<|-|>"} if mutual else {}
         ends = [layout.place[sender], layout.place[reader]]
         straight = (sender, reader) in layout.way or not layout.way
-        bend = 0.0 if straight else min(0.55, 0.9 * layout.column / float(np.hypot(*np.subtract(*ends))))
+        bend = 0.0 if straight else min(0.55, 0.9 * layout.column / math.dist(*ends))
         shrink = tuple(_outer_radius(scene, member, size) + 0.02 for member in (sender, reader))
         _arrow(axes, ends, bend=bend, shrink=shrink, **look)
 
@@ -660,7 +669,11 @@ def _draw_member(
     axes: Any, scene: Scene, member: int, spot: tuple[float, float], size: float, *, above: bool = False
 ) -> None:
     """Draw a member: role by shape and colour, tier by size and rings, its task and last answer beside it."""
-    busy, radius, reach = scene.working[member] >= 0, _radius(scene, member, size), _outer_radius(scene, member, size)
+    busy, radius, reach = (
+        bool(scene.working[member] >= 0),
+        _radius(scene, member, size),
+        _outer_radius(scene, member, size),
+    )
     if member == scene.reporter:
         _disc(axes, *spot, reach, facecolor="#F6DC8A", edgecolor="#C79A00", linewidth=1.2, zorder=3)
     _draw_role(axes, scene, int(scene.role[member]), spot, radius, busy)

@@ -1,0 +1,234 @@
+"""Compare meta-policies on the same test queries: every hand-crafted strategy, and the runs that are named.
+
+``jaxmas compare SCENARIO [--policy RUN …]`` is this as a command; ``jaxmas evaluate`` plays one policy the same way.
+"""
+
+import csv
+import dataclasses
+import inspect
+import io
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+import jaxmas
+from jaxmas import anchors, evaluation, plots
+from jaxmas.catalog import EXECUTORS, SCENARIOS, STRATEGIES, TEMPLATES
+from jaxmas.checkpoints import atomic_write_json, atomic_write_text
+from jaxmas.errors import JaxmasError, did_you_mean, refuse
+from jaxmas.evaluation import Outcomes
+from jaxmas.headroom import World
+from jaxmas.policies import RandomPolicy, TemplatePolicy
+from jaxmas.runs import LoadedPolicy, load_policy
+from jaxmas.statistics import Estimate, paired_difference
+
+Advance = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A scenario with its sizes and its executor: what results are comparable within."""
+
+    scenario: str
+    num_agents: int | None = None
+    coordination_interval: int | None = None
+    executor: str | None = None
+    pool: Path | None = None
+
+    def build(self) -> World:
+        """Return the world; anything unknown or impossible is one clear error."""
+        make = SCENARIOS[self.scenario].make
+        options: dict[str, Any] = {"coordination_interval": self.coordination_interval}
+        if self.pool is not None:
+            takes = "pool" in inspect.signature(make).parameters
+            refuse(not takes, f"{self.scenario} takes no pool of models; workflow-pool-v0 does")
+            options["pool"] = self.pool
+        env, params = jaxmas.make(self.scenario, num_agents=self.num_agents, **options)
+        return World(env, params, *jaxmas.load_executor(self.executor_name, env, params))
+
+    @property
+    def executor_name(self) -> str:
+        """Return the executor's name, the scenario's own by default."""
+        name = self.executor or SCENARIOS[self.scenario].executor
+        known = EXECUTORS.names(SCENARIOS.entry(self.scenario).family)
+        refuse(name not in known, f"unknown executor {name!r}; {did_you_mean(name, known)}")
+        return name
+
+    def score(self, world: World, reward: float) -> float | None:
+        """Return the coordination score, or None where no anchors hold."""
+        return anchors.coordination_score(self.scenario, world.env, world.params, self.executor_name, reward)
+
+    def describe(self, world: World) -> dict[str, Any]:
+        """Return what decides the results, for a results file."""
+        return {
+            "scenario": self.scenario,
+            "num_agents": world.env.num_agents,
+            "coordination_interval": world.env.coordination_interval,
+            "executor": self.executor_name,
+            "params": anchors.params_hash(world.params),
+        }
+
+
+def policy_of(spec: str, world: World) -> LoadedPolicy:
+    """Return the policy behind ``strategy:NAME`` or a run directory."""
+    known = STRATEGIES.names(world.env.family)
+    name = spec.removeprefix("strategy:")
+    if spec == name or name in known:
+        return load_policy(spec, world.env, world.params)
+    raise JaxmasError(f"unknown strategy {name!r}; {did_you_mean(name, known)}")
+
+
+def strategies_of(world: World) -> list[LoadedPolicy]:
+    """Return every hand-crafted strategy, the random one included."""
+    return [policy_of(f"strategy:{name}", world) for name in STRATEGIES.names(world.env.family)]
+
+
+def play(world: World, policy: LoadedPolicy, keys: Any, advance: Advance = lambda episodes: None) -> Outcomes:
+    """Play every query once.
+
+    A strategy that is one row of the templates is played with the row as a number: all of them share one program.
+    """
+    meta, meta_params = policy.meta, policy.meta_params
+    if isinstance(meta, TemplatePolicy) and meta.row is not None:
+        meta, meta_params = TemplatePolicy(world.env), TEMPLATES[world.env.family].row(meta.row)
+    arguments = (world.env, world.params, meta, meta_params, world.executor, world.executor_params)
+    return evaluation.evaluate(*arguments, keys, advance=advance)
+
+
+def summary(setting: Setting, world: World, outcomes: Outcomes) -> dict[str, Any]:
+    """Return every metric's mean and interval, and the score."""
+    estimates = {name: estimate.to_json() for name, estimate in evaluation.summarise(outcomes).items()}
+    return {**estimates, "score": setting.score(world, estimates["reward"]["mean"])}
+
+
+def evaluate(setting: Setting, spec: str, episodes: int, seed: int, advance: Advance) -> dict[str, Any]:
+    """Play one policy on test queries."""
+    world = setting.build()
+    policy = policy_of(spec, world)
+    outcomes = play(world, policy, evaluation.query_keys("test", episodes, seed), advance)
+    described = {"policy": spec, "name": policy.name, "episodes": episodes, "seed": seed}
+    return setting.describe(world) | described | summary(setting, world, outcomes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Outcomes of several methods on the same queries."""
+
+    outcomes: Mapping[str, Outcomes]
+    kinds: Mapping[str, str]
+    """``strategy``, ``random``, ``learned`` or ``rule``, by method."""
+    summaries: Mapping[str, dict[str, Any]]
+
+    @property
+    def best_strategy(self) -> str:
+        """Return the strategy that earned most on these queries, a choice that favours the strategies."""
+        return self.best(name for name, kind in self.kinds.items() if kind == "strategy")
+
+    def best(self, names: Iterable[str]) -> str:
+        """Return which of the methods earned most."""
+        return max(names, key=lambda name: self.summaries[name]["reward"]["mean"])
+
+    def difference(self, a: str, b: str) -> dict[str, Any]:
+        """Return how much more reward ``a`` earns than ``b``, query by query."""
+        return paired_difference(self.outcomes[a]["reward"], self.outcomes[b]["reward"]).to_json()
+
+    def ranked(self) -> list[str]:
+        """Return the methods, those that earn most first."""
+        return sorted(self.summaries, key=lambda name: -self.summaries[name]["reward"]["mean"])
+
+    def methods(self) -> dict[str, plots.Method]:
+        """Return what figures show of every method."""
+        kinds = {name: {"strategy": "other"}.get(kind, kind) for name, kind in self.kinds.items()}
+        kinds[self.best_strategy] = "best"
+        return {
+            name: plots.Method(name, kinds[name], *(_estimate(row[key]) for key in ("reward", "success", "cost")))
+            for name, row in self.summaries.items()
+        }
+
+
+def comparison(
+    setting: Setting, world: World, played: Mapping[str, Outcomes], kinds: Mapping[str, str]
+) -> Comparison:
+    """Summarise what was played."""
+    return Comparison(played, kinds, {name: summary(setting, world, outcomes) for name, outcomes in played.items()})
+
+
+def compare(
+    setting: Setting, specs: tuple[str, ...], episodes: int, seed: int, out: Path, advance: Advance
+) -> dict[str, Any]:
+    """Play all strategies and the named policies on the same test queries; write table and figures."""
+    world = setting.build()
+    named = [policy_of(spec, world) for spec in specs]
+    policies = {policy.name: policy for policy in strategies_of(world)}
+    policies |= {_distinct(policy, spec, policies): policy for spec, policy in zip(specs, named, strict=True)}
+    keys = evaluation.query_keys("test", episodes, seed)
+    played = {name: play(world, policy, keys, advance) for name, policy in policies.items()}
+    result = comparison(setting, world, played, {name: kind_of(policy) for name, policy in policies.items()})
+    best = result.best_strategy
+    rows = {
+        name: {
+            "kind": result.kinds[name],
+            **result.summaries[name],
+            "over_best_strategy": None if name == best else result.difference(name, best),
+        }
+        for name in result.ranked()
+    }
+    described = {"episodes": episodes, "seed": seed, "best_strategy": best, "methods": rows}
+    table = setting.describe(world) | described | {"out": str(out)}
+    _write(table, result, out)
+    return table
+
+
+def num_methods(scenario: str, specs: tuple[str, ...]) -> int:
+    """Return how many methods a comparison plays."""
+    return len(STRATEGIES.names(SCENARIOS.entry(scenario).family)) + len(specs)
+
+
+def kind_of(policy: LoadedPolicy) -> str:
+    """Return the kind of a policy, which decides its colour."""
+    if isinstance(policy.meta, RandomPolicy):
+        return "random"
+    return "strategy" if policy.meta_params is None else "learned"
+
+
+def _distinct(policy: LoadedPolicy, spec: str, known: Mapping[str, LoadedPolicy]) -> str:
+    """Return a name that no other method has; a strategy that is named again stays one method."""
+    return policy.name if policy.meta_params is None or policy.name not in known else f"{policy.name} {spec}"
+
+
+def _estimate(row: Mapping[str, Any]) -> Estimate:
+    low, high = row["ci95"]
+    return Estimate(row["mean"], (low, high))
+
+
+def _write(table: dict[str, Any], result: Comparison, out: Path) -> None:
+    """Write the table as JSON and CSV, and the figures; all are complete before the first file appears."""
+    methods = list(result.methods().values())
+    figures = {"rewards": plots.rewards(methods), "pareto": plots.success_against_cost(methods)}
+    text = to_csv(table["methods"])
+    for name, figure in figures.items():
+        plots.save_png(figure, out / f"{name}.png")
+    atomic_write_text(out / "compare.csv", text)
+    atomic_write_json(out / "compare.json", table)
+
+
+def to_csv(methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return one line per method, with mean, low and high of every metric."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    rows = [{"method": name, **_flat(row)} for name, row in methods.items()]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    writer.writerow(columns)
+    writer.writerows([row.get(column, "") for column in columns] for row in rows)
+    return buffer.getvalue()
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= {name: value["mean"], f"{name}_low": value["ci95"][0], f"{name}_high": value["ci95"][1]}
+        elif name != "over_best_strategy":
+            flat[name] = "" if value is None else value
+    return flat

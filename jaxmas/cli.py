@@ -1,0 +1,496 @@
+"""The command line: each command is a frozen dataclass whose fields are its arguments.
+
+JAX is started after the arguments were read, so that help and mistakes in them answer at once. Results go to standard
+output, everything else to standard error; what a user can mend is one line and exit code 2.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import tyro
+
+from jaxmas.errors import JaxmasError, did_you_mean, refuse
+from jaxmas.progress import progress
+
+Scenario = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SCENARIO")]
+Policy = Annotated[str, tyro.conf.arg(metavar="strategy:NAME|DIR")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class List:
+    """Show scenarios, strategies, algorithms and executors."""
+
+    json: bool = False
+    """Print one JSON object instead."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train an algorithm on a scenario; jaxmas train ALGORITHM --help shows the algorithm's own settings."""
+
+    algorithm: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ALGORITHM")]
+    """A name from jaxmas list."""
+    scenario: Scenario
+    """A name from jaxmas list."""
+    out: Path
+    """Where the run goes: configuration, log and checkpoints."""
+    seed: int = 0
+    num_agents: int | None = None
+    """Slots of the team; the scenario's own number by default."""
+    executor: str | None = None
+    """Who does the work; the scenario's own executor by default."""
+    resume: bool = False
+    """Go on from the last good checkpoint in --out."""
+    json: bool = False
+    """Print one JSON object instead."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _World:
+    """What every command that plays a scenario takes."""
+
+    scenario: Scenario
+    """A name from jaxmas list."""
+    num_agents: int | None = None
+    """Slots of the team; the scenario's own number by default."""
+    coordination_interval: int | None = None
+    """Steps between plans; one plan per query by default."""
+    executor: str | None = None
+    """Who does the work; the scenario's own executor by default."""
+    pool: Path | None = None
+    """A CSV file of models, for scenarios that take one."""
+    seed: int = 0
+    """Which queries are drawn."""
+    json: bool = False
+    """Print one JSON object instead."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(_World):
+    """Play one policy on test queries: every metric with its 95 % interval, and the coordination score."""
+
+    policy: Policy
+    """A hand-crafted strategy, or the directory of a run."""
+    episodes: int = 2048
+    """Test queries."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare(_World):
+    """Play all strategies, and the runs that are named, on the same test queries: table, CSV and figures."""
+
+    policy: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="strategy:NAME|DIR")] = ()
+    """A run to compare; may be given several times."""
+    episodes: int = 2048
+    """Test queries."""
+    out: Path = Path("runs/compare")
+    """Where compare.csv, compare.json and the figures go."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Headroom(_World):
+    """Measure what a scenario leaves to be learned: random, single agent, fixed, strategy, rule, per query."""
+
+    episodes: int = 2048
+    """Test queries."""
+    validation: int = 1024
+    """Validation queries, on which plans and rules are chosen."""
+    oracle_queries: int = 192
+    """Test queries whose best plan is searched for."""
+    clamp_queries: int = 128
+    """Test queries for the loss per plan field."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Show(_World):
+    """Draw one query: subtasks, team, who reads whom, the answers step by step (PNG and GIF)."""
+
+    policy: Policy
+    """A hand-crafted strategy, or the directory of a run."""
+    query: int = 0
+    """Which of the test queries."""
+    out: Path = Path("runs/show")
+    """Where query.png and query.gif go."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure compile time and agent-steps per second of a roll-out with frozen executors, resets included."""
+
+    scenario: Scenario
+    """A name from jaxmas list."""
+    num_agents: int | None = None
+    """Slots of the team; the scenario's own number by default."""
+    num_envs: int | None = None
+    """Environments side by side; 4096 / agents by default."""
+    strategy: str | None = None
+    """Who plans; the scenario's strongest team strategy by default."""
+    executor: str = "frozen-90"
+    """Who does the work."""
+    repeats: int = 7
+    """Timed calls, of which the median counts."""
+    seed: int = 0
+    json: bool = False
+    """Print one JSON object instead."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Do the main job: train the meta-skill, compare it with every strategy, write a report."""
+
+    out: Path = Path("runs/demo")
+    """Where report.html, results.json and the run go; an earlier demo there is replaced."""
+    seed: int = 0
+    updates: int = 400
+    """Training updates."""
+    episodes: int = 2048
+    """Test queries."""
+    validation: int = 1024
+    """Validation queries that the depth-3 rule is fitted on."""
+    json: bool = False
+    """Print one JSON object instead."""
+
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "list": ("jaxmas list", "jaxmas list --json"),
+    "train": (
+        "jaxmas train meta-skill workflow-mixed-v0 --out runs/first",
+        "jaxmas train meta-skill workflow-mixed-v0 --out runs/slots --algo.space slots --algo.learner ppo",
+        "jaxmas train meta-skill workflow-mixed-v0 --out runs/first --resume",
+    ),
+    "evaluate": (
+        "jaxmas evaluate workflow-mixed-v0 --policy strategy:roles-by-skill",
+        "jaxmas evaluate workflow-mixed-v0 --policy runs/first --episodes 4096 --json",
+    ),
+    "compare": (
+        "jaxmas compare workflow-mixed-v0",
+        "jaxmas compare workflow-mixed-v0 --policy runs/first --policy runs/slots --out runs/compare",
+    ),
+    "headroom": (
+        "jaxmas headroom workflow-mixed-v0",
+        "jaxmas headroom workflow-crowd-v0 --num-agents 64 --json",
+    ),
+    "show": (
+        "jaxmas show workflow-mixed-v0 --policy strategy:mesh",
+        "jaxmas show workflow-mixed-v0 --policy runs/first --query 7 --out runs/show",
+    ),
+    "bench": (
+        "jaxmas bench workflow-mixed-v0 --num-agents 16",
+        "jaxmas bench workflow-crowd-v0 --num-agents 256 --json",
+    ),
+    "demo": ("jaxmas demo", "jaxmas demo --seed 1 --out runs/demo-1"),
+}
+
+
+def run_list(command: List) -> dict[str, Any]:
+    """Return every registered thing with one line each."""
+    from jaxmas.catalog import ALGORITHMS, EXECUTORS, SCENARIOS, STRATEGIES
+
+    found: dict[str, Any] = {}
+    kinds = {"scenarios": SCENARIOS, "strategies": STRATEGIES, "algorithms": ALGORITHMS, "executors": EXECUTORS}
+    for kind, registry in kinds.items():
+        found[kind] = [{"name": entry.name, "summary": entry.summary, "family": entry.family} for entry in registry]
+    for row, entry in zip(found["scenarios"], SCENARIOS, strict=True):
+        row |= {"num_agents": entry.value.num_agents, "executor": entry.value.executor}
+    return found
+
+
+def run_train(command: Any) -> dict[str, Any]:
+    """Train; the log's last line is the result."""
+    from jaxmas.experiments.compare import Setting
+    from jaxmas.runs import read_record
+    from jaxmas.training import read_log, train
+
+    refuse(command.seed < 0, f"seed is {command.seed}; it has to be at least 0")
+    setting = Setting(command.scenario, command.num_agents, None, command.executor)
+    setting.build()
+    config = command.algo
+    _check_out(command.out)
+    done = 0
+    options = {"seed": command.seed, "num_agents": command.num_agents, "executor": setting.executor_name}
+    with progress(f"training {command.algorithm}", getattr(config, "updates", None)) as advance:
+
+        def report(row: Mapping[str, Any]) -> None:
+            nonlocal done
+            advance(row["update"] - done)
+            done = row["update"]
+
+        out = train(
+            command.scenario,
+            command.algorithm,
+            config,
+            out=command.out,
+            resume=command.resume,
+            report=report,
+            **options,
+        )
+    rows = read_log(out / "log.jsonl")
+    record = dataclasses.asdict(read_record(out))
+    return {"out": str(out), "seconds": sum(row["seconds"] for row in rows), "last": rows[-1], "run": record}
+
+
+def run_evaluate(command: Evaluate) -> dict[str, Any]:
+    """Play one policy."""
+    from jaxmas.experiments.compare import evaluate
+
+    _check_counts(command, episodes=2)
+    with progress("playing test queries", command.episodes) as advance:
+        return evaluate(_setting(command), command.policy, command.episodes, command.seed, advance)
+
+
+def run_compare(command: Compare) -> dict[str, Any]:
+    """Play all policies on the same queries."""
+    from jaxmas.experiments.compare import compare, num_methods
+
+    _check_counts(command, episodes=2)
+    _check_out(command.out)
+    total = num_methods(command.scenario, command.policy) * command.episodes
+    with progress("playing test queries", total) as advance:
+        return compare(_setting(command), command.policy, command.episodes, command.seed, command.out, advance)
+
+
+def run_headroom(command: Headroom) -> dict[str, Any]:
+    """Measure headroom."""
+    from jaxmas.headroom import HeadroomSettings, measure
+
+    _check_counts(command, episodes=2, validation=2, oracle_queries=2, clamp_queries=2)
+    setting = _setting(command)
+    world = setting.build()
+    settings = HeadroomSettings(
+        validation=command.validation,
+        test=command.episodes,
+        oracle_queries=command.oracle_queries,
+        clamp_queries=command.clamp_queries,
+        seed=command.seed,
+    )
+    with progress("measuring headroom") as advance:
+        measured = measure(world, settings, advance)
+    return setting.describe(world) | {"settings": dataclasses.asdict(settings)} | measured
+
+
+def run_show(command: Show) -> dict[str, Any]:
+    """Draw one query."""
+    from jaxmas.evaluation import query_keys
+    from jaxmas.experiments.compare import policy_of
+    from jaxmas.render import show
+
+    _check_counts(command, query=0)
+    _check_out(command.out)
+    setting = _setting(command)
+    world = setting.build()
+    policy = policy_of(command.policy, world)
+    key = query_keys("test", 1, command.seed, start=command.query)[0]
+    players = (policy.name, policy.meta, policy.meta_params, world.executor, world.executor_params)
+    with progress("drawing"):
+        files = show(command.scenario, world.env, world.params, *players, command.out, key)
+    described = {"policy": command.policy, "query": command.query, "seed": command.seed}
+    return setting.describe(world) | described | {"files": [str(file) for file in files]}
+
+
+def run_bench(command: Bench) -> dict[str, Any]:
+    """Measure speed."""
+    from jaxmas import benchmark
+    from jaxmas.experiments.compare import Setting, policy_of
+
+    setting = Setting(command.scenario, command.num_agents, None, command.executor)
+    world = setting.build()
+    if command.strategy is not None:
+        policy_of(f"strategy:{command.strategy}", world)
+    num_envs = benchmark.default_envs(world.env.num_agents) if command.num_envs is None else command.num_envs
+    settings = benchmark.BenchSettings(num_envs, repeats=command.repeats, seed=command.seed)
+    with progress("measuring speed"):
+        measured = benchmark.measure(command.scenario, world, command.strategy, settings)
+    return measured | {"executor": command.executor}
+
+
+def run_demo(command: Demo) -> dict[str, Any]:
+    """Do the main job."""
+    from jaxmas.experiments import demo
+
+    _check_counts(command, updates=1, episodes=2, validation=2)
+    _check_out(command.out)
+    names = ("out", "seed", "updates", "episodes", "validation")
+    results = demo.run(demo.DemoSettings(**{name: getattr(command, name) for name in names}))
+    files = {"report": str(command.out / "report.html"), "results": str(command.out / "results.json")}
+    return results | {"files": files}
+
+
+def _setting(command: _World) -> Any:
+    from jaxmas.experiments.compare import Setting
+
+    fields = ("scenario", "num_agents", "coordination_interval", "executor", "pool")
+    return Setting(*(getattr(command, name) for name in fields))
+
+
+def _check_counts(command: Any, **least: int) -> None:
+    """Refuse numbers that are too small."""
+    for name, bound in ({"seed": 0} | least).items():
+        value = getattr(command, name)
+        refuse(value < bound, f"{name.replace('_', '-')} is {value}; it has to be at least {bound}")
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a place that cannot be written to, before any work is done and without making anything."""
+    place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    refuse(not place.is_dir(), f"{out} cannot be written: {place} is a file; choose another --out")
+    refuse(not os.access(place, os.W_OK | os.X_OK), f"{out} cannot be written: no right to write to {place}")
+
+
+Command = tuple[type, Callable[[Any], dict[str, Any]]]
+COMMANDS: dict[str, Command] = {
+    "list": (List, run_list),
+    "train": (Train, run_train),
+    "evaluate": (Evaluate, run_evaluate),
+    "compare": (Compare, run_compare),
+    "headroom": (Headroom, run_headroom),
+    "show": (Show, run_show),
+    "bench": (Bench, run_bench),
+    "demo": (Demo, run_demo),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except JaxmasError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        more = "; what was saved is kept, --resume goes on from it" if words[:1] == ["train"] else ""
+        return _fail(f"interrupted{more}", 130, "")
+    except BrokenPipeError:
+        # The reader of the output has gone, as `head` does; Python would complain once more while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
+
+
+def _fail(message: str, code: int, kind: str = "error: ") -> int:
+    print(kind + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    if words == ["--version"]:
+        from jaxmas import __version__
+
+        print(f"jaxmas {__version__}")
+        return 0
+    command = _parse(words)
+    if command is None:
+        return 0
+    _start_jax()
+    name = next(name for name, (kind, _) in COMMANDS.items() if isinstance(command, kind))
+    result = COMMANDS[name][1](command)
+    if command.json:
+        print(json.dumps(_plain(result), allow_nan=False))
+    else:
+        from jaxmas.tables import show_result
+
+        show_result(name, result)
+    sys.stdout.flush()
+    return 0
+
+
+def _parse(words: list[str]) -> Any:
+    """Return the command, or None where help was asked for and given; mistakes are one line."""
+    kinds = {name: kind for name, (kind, _) in COMMANDS.items()}
+    named = next((word for word in words if not word.startswith("-")), "")
+    refuse(bool(named) and named not in kinds, f"unknown command {named!r}; {did_you_mean(named, kinds)}")
+    if words[:1] == ["train"]:
+        kinds["train"] = _train_with_settings(words)
+    choices = [
+        Annotated[kind, tyro.conf.subcommand(name, description=_summary(kind))] for name, kind in kinds.items()
+    ]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                Union[tuple(choices)],  # type: ignore[arg-type]
+                prog="jaxmas",
+                description="Benchmark and trainer for multi-agent coordination in JAX.",
+                args=words,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            _print_examples(words)
+            return None
+        about = f" {words[0]}" if words and words[0] in COMMANDS else ""
+        raise JaxmasError(f"{_one_line(said.getvalue())}; see jaxmas{about} --help") from None
+
+
+def _summary(kind: type) -> str:
+    return (kind.__doc__ or "").strip().split("\n")[0]
+
+
+def _train_with_settings(words: list[str]) -> type:
+    """Return the train command with the settings of the algorithm that the words name, as ``--algo.…``."""
+    named = [word for word in words[1:] if not word.startswith("-")]
+    if not named:
+        return Train
+    _start_jax()
+    from jaxmas.catalog import ALGORITHMS
+
+    name = next((word for word in named if word in ALGORITHMS.names()), None)
+    # Without any algorithm the first word is what was meant to be one.
+    config = ALGORITHMS[name or named[0]]
+    field = ("algo", config, dataclasses.field(default_factory=config))
+    kind = dataclasses.make_dataclass("Train", [field], bases=(Train,), frozen=True, kw_only=True)
+    kind.__doc__ = f"Train {name} on a scenario."
+    return kind
+
+
+def _print_examples(words: list[str]) -> None:
+    name = words[0] if words and words[0] in EXAMPLES else ""
+    lines = EXAMPLES[name] if name else [examples[0] for examples in EXAMPLES.values()]
+    print("\nexamples:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def _one_line(box: str) -> str:
+    """Return what a box of the argument parser says, without its frame, its rulers and what comes after them."""
+    said = []
+    for line in box.splitlines():
+        text = line.strip("╭╮╰╯│ ")
+        if set(text) == {"─"} and line.startswith("│"):
+            break
+        if line.startswith("│") and text:
+            said.append(text)
+    text = " ".join(said) or "the arguments cannot be read"
+    return text[0].lower() + text[1:].rstrip(".")
+
+
+def _start_jax() -> None:
+    """Start JAX's backend; a platform that this machine lacks is one clear line."""
+    import jax
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise JaxmasError(f"JAX cannot start: {error}; check JAX_PLATFORMS") from error
+
+
+def _plain(value: Any) -> Any:
+    """Turn what a result may hold into JSON; what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    if isinstance(value, str | int | bool) or value is None:
+        return value
+    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
