@@ -50,7 +50,7 @@ constraints: ## Write the versions now in .venv to constraints/ (after an upgrad
 		> constraints/$$($(PY) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 
 .PHONY: demo
-demo: setup ## Show the benchmark at work in a minute or two
+demo: setup ## Train the meta-skill and write the report (about five minutes on two cores)
 	.venv/bin/jaxmas demo
 
 .PHONY: test

@@ -179,7 +179,7 @@ def _topology(name: str, n: int, members: Int[Array, ""], inbox: int) -> Int[Arr
     elif name == "mesh":
         reads = (slot + 1 + place) % members
     else:
-        offsets = jnp.array(np.random.default_rng(0).integers(1, n, (n, 3)))
+        offsets = jnp.array(np.random.default_rng(0).integers(1, max(n, 2), (n, 3)))
         reads = jnp.pad((slot + offsets) % members, ((0, 0), (0, max(inbox - 3, 0))), constant_values=-1)[:, :inbox]
     return jnp.where(reads < members, reads, -1)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-
 import jaxmas
 from jaxmas import anchors, evaluation, plots
 from jaxmas.catalog import EXECUTORS, SCENARIOS, STRATEGIES, TEMPLATES
@@ -98,8 +97,9 @@ def play(world: World, policy: LoadedPolicy, keys: Any, advance: Advance = lambd
 
 def summary(setting: Setting, world: World, outcomes: Outcomes) -> dict[str, Any]:
     """Return every metric's mean and interval, and the score."""
-    estimates = {name: estimate.to_json() for name, estimate in evaluation.summarise(outcomes).items()}
-    return {**estimates, "score": setting.score(world, estimates["reward"]["mean"])}
+    estimates = evaluation.summarise(outcomes)
+    rows = {name: estimate.to_json() for name, estimate in estimates.items()}
+    return {**rows, "score": setting.score(world, estimates["reward"].mean)}
 
 
 def evaluate(setting: Setting, spec: str, episodes: int, seed: int, advance: Advance) -> dict[str, Any]:
@@ -123,7 +123,8 @@ class Comparison:
     @property
     def best_strategy(self) -> str:
         """Return the strategy that earned most on these queries, a choice that favours the strategies."""
-        return self.best(name for name, kind in self.kinds.items() if kind == "strategy")
+        names = [name for name, kind in self.kinds.items() if kind == "strategy"]
+        return self.best(names or [name for name, kind in self.kinds.items() if kind == "random"])
 
     def best(self, names: Iterable[str]) -> str:
         """Return which of the methods earned most."""
@@ -147,9 +148,7 @@ class Comparison:
         }
 
 
-def comparison(
-    setting: Setting, world: World, played: Mapping[str, Outcomes], kinds: Mapping[str, str]
-) -> Comparison:
+def comparison(setting: Setting, world: World, played: Mapping[str, Outcomes], kinds: Mapping[str, str]) -> Comparison:
     """Summarise what was played."""
     return Comparison(played, kinds, {name: summary(setting, world, outcomes) for name, outcomes in played.items()})
 

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxmas import evaluation, headroom, plots, references
+from jaxmas.algorithms.rules import Rule
 from jaxmas.catalog import ALGORITHMS, TEMPLATES
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.environments.workflow.query import SHAPES
@@ -25,7 +26,7 @@ from jaxmas.experiments.compare import Comparison, Setting
 from jaxmas.headroom import World
 from jaxmas.policies import TemplatePolicy
 from jaxmas.progress import progress
-from jaxmas.render import query_png
+from jaxmas.render import RENDERERS, query_png
 from jaxmas.report import report
 from jaxmas.runs import LoadedPolicy, load_policy, provenance
 from jaxmas.statistics import paired_difference
@@ -72,24 +73,25 @@ class Stopwatch:
 
 def run(settings: DemoSettings) -> dict[str, Any]:
     """Train, compare, report; return what ``results.json`` holds."""
-    watch, setting = Stopwatch(), Setting(settings.scenario)
+    watch, cpu, setting = Stopwatch(), time.process_time(), Setting(settings.scenario)
     world = setting.build()
     with watch.part("train"):
         run_dir = _train(settings)
     policy = load_policy(str(run_dir), world.env, world.params)
     policy = dataclasses.replace(policy, name=LEARNED)
     with watch.part("rule"):
-        chosen = _choose(world, settings)
+        rule = _fit_rule(world, settings)
     keys = evaluation.query_keys("test", settings.episodes, settings.seed)
     with watch.part("evaluate"):
-        played, kinds = _play_all(world, policy, chosen, keys)
+        played, kinds = _play_all(world, policy, rule, keys)
         result = compare.comparison(setting, world, played, kinds)
     kinds_of_query = query_kinds(world, keys)
     with watch.part("pictures"):
         pictures = _pictures(settings, world, policy, keys, kinds_of_query)
-    results = setting.describe(world) | _results(settings, world, result, chosen, kinds_of_query)
+    results = setting.describe(world) | _results(settings, world, result, rule, kinds_of_query)
     figures = _figures(read_log(run_dir / "log.jsonl"), result)
     results["wall_seconds"] = watch.seconds | {"total": watch.total()}
+    results["cpu_seconds"] = time.process_time() - cpu
     results["training"] = read_log(run_dir / "log.jsonl")
     atomic_write_json(settings.out / "results.json", results)
     atomic_write_text(settings.out / "report.html", report(results, figures, pictures))
@@ -118,30 +120,49 @@ def _updates(advance: Callable[[int], None]) -> Callable[[dict[str, Any]], None]
     return report_row
 
 
-def _choose(world: World, settings: DemoSettings) -> headroom.Chosen:
-    """Fit the depth-3 rule on validation queries."""
-    sizes = headroom.HeadroomSettings(validation=settings.validation, replicates=1)
-    rows = len(TEMPLATES[world.env.family].rows)
-    with progress("fitting the depth-3 rule", rows * settings.validation) as advance:
-        return headroom.choose(world, sizes, advance)
+@dataclasses.dataclass(frozen=True)
+class FittedRule:
+    """The depth-3 rule and the template rows that its leaves name."""
+
+    rule: Rule
+    rows: np.ndarray
+
+    def taken(self, features: np.ndarray) -> np.ndarray:
+        """Return the template row that the rule takes for each query."""
+        return self.rows[self.rule(features)]
+
+    def lines(self, world: World) -> list[str]:
+        """Return the rule as readable text."""
+        env, templates = world.env, TEMPLATES[world.env.family]
+        names = getattr(env, "global_feature_names", tuple(f"feature {i}" for i in range(64)))
+        return self.rule.lines(names, [templates.describe(templates.rows[row]) for row in self.rows])
+
+
+def _fit_rule(world: World, settings: DemoSettings) -> FittedRule:
+    """Play every template on validation queries and fit the depth-3 rule to the visible numbers."""
+    keys = evaluation.query_keys("validation", settings.validation, settings.seed)
+    templates = TEMPLATES[world.env.family]
+    with progress("fitting the depth-3 rule", len(templates.rows) * settings.validation) as advance:
+        rewards, _ = headroom.play_table(world, templates.table(), keys, 1, advance)
+    return FittedRule(*references.best_rule(references.global_features(world.env, world.params, keys), rewards))
 
 
 def _play_all(
-    world: World, learned: LoadedPolicy, chosen: headroom.Chosen, keys: Any
+    world: World, learned: LoadedPolicy, rule: FittedRule, keys: Any
 ) -> tuple[dict[str, Outcomes], dict[str, str]]:
     """Play every strategy, the learned policy and the rule on the same queries."""
     policies = [*compare.strategies_of(world), learned]
     kinds = {policy.name: compare.kind_of(policy) for policy in policies} | {RULE: "rule"}
     with progress("playing test queries", len(policies) * len(keys)) as advance:
         played = {policy.name: compare.play(world, policy, keys, advance) for policy in policies}
-        played[RULE] = _play_rule(world, chosen, keys)
+        played[RULE] = _play_rule(world, rule, keys)
     return played, kinds
 
 
-def _play_rule(world: World, chosen: headroom.Chosen, keys: Any) -> Outcomes:
+def _play_rule(world: World, rule: FittedRule, keys: Any) -> Outcomes:
     """Play every query under the plan that the rule takes for it."""
     templates = TEMPLATES[world.env.family]
-    taken = chosen.rows_by_rule(references.global_features(world.env, world.params, keys))
+    taken = rule.taken(references.global_features(world.env, world.params, keys))
     total: Outcomes = {}
     for row in np.unique(taken):
         policy = LoadedPolicy(RULE, TemplatePolicy(world.env, templates.rows[int(row)]), None)
@@ -151,7 +172,7 @@ def _play_rule(world: World, chosen: headroom.Chosen, keys: Any) -> Outcomes:
 
 
 def _results(
-    settings: DemoSettings, world: World, result: Comparison, chosen: headroom.Chosen, kinds: np.ndarray
+    settings: DemoSettings, world: World, result: Comparison, rule: FittedRule, kinds: np.ndarray
 ) -> dict[str, Any]:
     """Return everything measured, and what it was measured with."""
     best = result.best_strategy
@@ -172,7 +193,7 @@ def _results(
             "rule_over_best_strategy": result.difference(RULE, best),
         },
         "families": _families(result, kinds),
-        "rule": headroom_rule(world, chosen),
+        "rule": rule.lines(world),
         **provenance(),
     }
 
@@ -183,13 +204,6 @@ def query_kinds(world: World, keys: Any) -> np.ndarray:
         return np.array([], str)
     shape = jax.jit(jax.vmap(lambda key: world.env.reset(key, world.params)[0].query.shape))(keys)
     return np.array(SHAPES)[np.asarray(shape)]
-
-
-def headroom_rule(world: World, chosen: headroom.Chosen) -> list[str]:
-    """Return the rule as readable lines."""
-    templates, count = TEMPLATES[world.env.family], chosen.features.shape[1]
-    names = getattr(world.env, "global_feature_names", tuple(f"feature {i}" for i in range(count)))
-    return chosen.rule.lines(names, [templates.describe(templates.rows[row]) for row in chosen.rule_rows])
 
 
 def _families(result: Comparison, kinds: np.ndarray) -> dict[str, Any]:
@@ -226,8 +240,9 @@ def _pictures(
     settings: DemoSettings, world: World, policy: LoadedPolicy, keys: Any, kinds: np.ndarray
 ) -> list[tuple[str, bytes]]:
     """Draw the first test query of each of several kinds, whatever came of it."""
-    if not len(kinds):
-        kinds = np.array(["any"])
+    if world.env.family not in RENDERERS:
+        return []
+    kinds = kinds if len(kinds) else np.array(["any"])
     first = {str(kind): int(np.argmax(kinds == kind)) for kind in np.unique(kinds)}
     # A query of one subtask shows the least.
     wanted = sorted(first, key=lambda kind: (kind == "single", first[kind]))[:PICTURES]

@@ -1,7 +1,7 @@
 """Freeze what scores stand on: ``python -m jaxmas.experiments.freeze [SCENARIO …]``.
 
 Tunes every strategy on validation queries with the same number of trials, then measures random play and the best
-strategy on queries of their own. Writes ``jaxmas/data/anchors.json``; run it when a scenario's version changes.
+strategy on queries of their own. Worlds of one shape share the rows tuned on the first of them. Writes ``jaxmas/data/anchors.json``; run it when a scenario's version changes.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ class Settings:
     out: Path = Path(__file__).resolve().parent.parent / "jaxmas" / "data" / "anchors.json"
 
 
-def freeze(scenario: str, settings: Settings) -> dict[str, Any]:
-    """Return the tuned rows and the anchors of one scenario."""
+def freeze(scenario: str, settings: Settings, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the tuned rows (``known`` ones stay) and the anchors of one scenario."""
     env, params = jaxmas.make(scenario)
     name = SCENARIOS[scenario].executor
     executor, executor_params = jaxmas.load_executor(name, env, params)
@@ -44,8 +44,8 @@ def freeze(scenario: str, settings: Settings) -> dict[str, Any]:
     arguments = (env, params, TemplatePolicy(env), templates.columns(rows), executor, executor_params, keys)
     rewards, _ = evaluation.reward_matrix(*arguments, replicates=range(1))
     mean = dict(zip(rows, rewards[0].mean(axis=1), strict=True))
-    tuned = {strategy: max(candidates, key=mean.__getitem__) for strategy, candidates in TUNABLE.items()}
-    best = max(tuned, key=lambda strategy: mean[tuned[strategy]])
+    tuned = known or {strategy: max(candidates, key=mean.__getitem__) for strategy, candidates in TUNABLE.items()}
+    best = max(tuned, key=lambda strategy: mean[tuple(tuned[strategy])])
     keys = evaluation.query_keys("validation", settings.test, seed=2)
 
     def measured(meta: Any) -> dict[str, float]:
@@ -55,16 +55,19 @@ def freeze(scenario: str, settings: Settings) -> dict[str, Any]:
     anchor = {
         "params": anchors.params_hash(params),
         "random": measured(RandomPolicy(env)),
-        "strategy": {**measured(TemplatePolicy(env, tuned[best])), "name": best},
+        "strategy": {**measured(TemplatePolicy(env, tuple(tuned[best]))), "name": best},
     }
-    return {"tuned": {anchors.shape_name(scenario): tuned}, anchors.setting(scenario, env, name): anchor}
+    return {"tuned": {anchors.shape_name(env): tuned}, anchors.setting(scenario, env, name): anchor}
 
 
 def main(settings: Settings) -> None:
     """Freeze every named scenario; others keep what they have."""
     known = json.loads(settings.out.read_text()) if settings.out.exists() else {}
+    tuned: dict[str, Any] = {}
     for scenario in settings.scenarios:
-        frozen = freeze(scenario, settings)
+        shape = anchors.shape_name(jaxmas.make(scenario)[0])
+        frozen = freeze(scenario, settings, tuned.get(shape))
+        tuned |= frozen["tuned"]
         known["tuned"] = {**known.get("tuned", {}), **frozen.pop("tuned")}
         known.update(frozen)
         atomic_write_json(settings.out, known)

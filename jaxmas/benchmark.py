@@ -94,7 +94,7 @@ def measure(scenario: str, world: World, strategy: str | None, settings: BenchSe
 def _speeds(env: Any, rows: list[tuple[float, float, dict[str, float]]], settings: BenchSettings) -> dict[str, Any]:
     """Return medians over the repeats, and what share of the steps did work."""
     env_steps = settings.num_envs * settings.intervals * env.coordination_interval
-    cpu, wall = (statistics.median(row[i] for row in rows) for i in (0, 1))
+    cpu, wall = statistics.median(row[0] for row in rows), statistics.median(row[1] for row in rows)
     total = {name: sum(row[2][name] for row in rows) for name in rows[0][2]}
     queries, live_share = max(total["queries"], 1.0), total["steps"] / (env_steps * len(rows))
     # A device's work costs this process no time of its own: its speed per CPU-second would be meaningless.
@@ -117,7 +117,7 @@ def _compile(arguments: tuple, episodes: Any, settings: BenchSettings) -> tuple[
     env, params, meta, executor, executor_params = arguments
     run = functools.partial(_play, env, meta, executor, settings.intervals)
     # A program out of a cache took no time to compile.
-    cached = jax.config.jax_enable_compilation_cache
+    cached = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         cpu, wall = time.process_time(), time.perf_counter()
@@ -141,12 +141,19 @@ def _begin(env: Any, params: Any, meta: MetaPolicy, executor: Any, keys: Any) ->
 
 
 def _play(
-    env: Any, meta: MetaPolicy, executor: Any, intervals: int, params: Any, executor_params: Any, episodes: Any, keys: Any
+    env: Any,
+    meta: MetaPolicy,
+    executor: Any,
+    intervals: int,
+    params: Any,
+    executor_params: Any,
+    episodes: Any,
+    keys: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """Go on playing every episode for some plan intervals; count what happened."""
     policies = Policies(meta, None, executor, executor_params)
     play = functools.partial(play_lifelong, env, params, policies, num_intervals=intervals)
-    episodes, steps, _ = jax.vmap(lambda episode, key: play(episode, key))(episodes, keys)
+    episodes, steps, _ = jax.vmap(play)(episodes, keys)
     done = steps.terminated | steps.truncated
     totals = {name: jnp.sum(jnp.where(done, values, 0)) for name, values in steps.metrics.items()}
     counts = {"steps": steps.steps, "acting": steps.acting, "queries": done, "reward": steps.reward}

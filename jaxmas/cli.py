@@ -145,6 +145,8 @@ class Bench:
 class Demo:
     """Do the main job: train the meta-skill, compare it with every strategy, write a report."""
 
+    scenario: str = "workflow-mixed-v0"
+    """A name from jaxmas list."""
     out: Path = Path("runs/demo")
     """Where report.html, results.json and the run go; an earlier demo there is replaced."""
     seed: int = 0
@@ -194,7 +196,12 @@ def run_list(command: List) -> dict[str, Any]:
     from jaxmas.catalog import ALGORITHMS, EXECUTORS, SCENARIOS, STRATEGIES
 
     found: dict[str, Any] = {}
-    kinds = {"scenarios": SCENARIOS, "strategies": STRATEGIES, "algorithms": ALGORITHMS, "executors": EXECUTORS}
+    kinds: dict[str, Any] = {
+        "scenarios": SCENARIOS,
+        "strategies": STRATEGIES,
+        "algorithms": ALGORITHMS,
+        "executors": EXECUTORS,
+    }
     for kind, registry in kinds.items():
         found[kind] = [{"name": entry.name, "summary": entry.summary, "family": entry.family} for entry in registry]
     for row, entry in zip(found["scenarios"], SCENARIOS, strict=True):
@@ -316,7 +323,7 @@ def run_demo(command: Demo) -> dict[str, Any]:
 
     _check_counts(command, updates=1, episodes=2, validation=2)
     _check_out(command.out)
-    names = ("out", "seed", "updates", "episodes", "validation")
+    names = ("scenario", "out", "seed", "updates", "episodes", "validation")
     results = demo.run(demo.DemoSettings(**{name: getattr(command, name) for name in names}))
     files = {"report": str(command.out / "report.html"), "results": str(command.out / "results.json")}
     return results | {"files": files}
@@ -408,14 +415,13 @@ def _parse(words: list[str]) -> Any:
     refuse(bool(named) and named not in kinds, f"unknown command {named!r}; {did_you_mean(named, kinds)}")
     if words[:1] == ["train"]:
         kinds["train"] = _train_with_settings(words)
-    choices = [
-        Annotated[kind, tyro.conf.subcommand(name, description=_summary(kind))] for name, kind in kinds.items()
-    ]
+    choices = [Annotated[kind, tyro.conf.subcommand(name, description=_summary(kind))] for name, kind in kinds.items()]
+    union: Any = Union[tuple(choices)]  # noqa: UP007
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                Union[tuple(choices)],  # type: ignore[arg-type]
+                union,
                 prog="jaxmas",
                 description="Benchmark and trainer for multi-agent coordination in JAX.",
                 args=words,
@@ -457,16 +463,18 @@ def _print_examples(words: list[str]) -> None:
 
 
 def _one_line(box: str) -> str:
-    """Return what a box of the argument parser says, without its frame, its rulers and what comes after them."""
+    """Return what a box of the argument parser says, without its frame, its help texts and all below its ruler."""
     said = []
     for line in box.splitlines():
-        text = line.strip("╭╮╰╯│ ")
-        if set(text) == {"─"} and line.startswith("│"):
+        # Where the output takes no frames, blanks stand in their place.
+        inside = line[2:].rstrip(" │") if line[:2] in ("│ ", "  ") else ""
+        if inside and set(inside) <= {"─", "-"}:
             break
-        if line.startswith("│") and text:
-            said.append(text)
-    text = " ".join(said) or "the arguments cannot be read"
-    return text[0].lower() + text[1:].rstrip(".")
+        # The texts about an argument stand deeper than the argument.
+        if inside and not inside.startswith(8 * " "):
+            said.append(inside.strip())
+    text = ", ".join(said).replace(":, ", ": ") if said[:1] and said[0].endswith(":") else " ".join(said)
+    return text[:1].lower() + text[1:].rstrip(".") or "the arguments cannot be read"
 
 
 def _start_jax() -> None:

@@ -4,7 +4,7 @@ Queries come from three disjoint streams: training, validation (all tuning, of l
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -101,7 +101,7 @@ def summarise(outcomes: Outcomes | list[Outcomes], seed: int = 0) -> dict[str, E
 
 @functools.partial(jax.jit, static_argnames=("env", "meta", "executor"))
 def _play_table(env, params, meta, table, executor, executor_params, keys, noise):
-    """Play every query under every row of parameters; return rewards and successes ``[rows, queries]``."""
+    """Play every query under every row of parameters; return rewards and costs ``[rows, queries]``."""
 
     def row(meta_params):
         outcome, _ = play(env, params, meta, meta_params, executor, executor_params, keys, noise)
@@ -192,10 +192,3 @@ def team_observations(env: Environment, params: Any, keys: Key[Array, "queries"]
     """Return the first team observation of every query."""
     return jax.vmap(lambda key: env.reset(key, params)[1])(keys)
 
-
-def labels(env: Environment, params: Any, keys: Key[Array, "queries"]) -> Mapping[str, np.ndarray]:
-    """Return the analysis labels of the queries, which no policy sees; empty where an environment has none."""
-    read = getattr(env, "labels", None)
-    if read is None:
-        return {}
-    return {name: np.asarray(values) for name, values in jax.vmap(lambda key: read(key, params))(keys).items()}

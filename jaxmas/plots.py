@@ -7,7 +7,9 @@ enough where they are shown small.
 
 import dataclasses
 import io
+import itertools
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,7 +76,7 @@ def _canvas(height: float) -> Iterator[tuple[Any, Any]]:
         yield figure, axes
 
 
-def _style() -> dict[str, Any]:
+def _style() -> Any:
     style: dict[str, Any] = {
         "font.family": "sans-serif",
         "font.sans-serif": ["DejaVu Sans"],
@@ -91,7 +93,11 @@ def _style() -> dict[str, Any]:
         "svg.hashsalt": "jaxmas",
         "savefig.dpi": 200,
     }
-    named = {"ink": ("text.color",), "grid": ("axes.edgecolor", "grid.color"), "ground": ("figure.facecolor", "axes.facecolor")}
+    named = {
+        "ink": ("text.color",),
+        "grid": ("axes.edgecolor", "grid.color"),
+        "ground": ("figure.facecolor", "axes.facecolor"),
+    }
     named["muted"] = ("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor")
     return style | {key: LIGHT[name] for name, keys in named.items() for key in keys}
 
@@ -104,7 +110,9 @@ def learning_curve(rows: Sequence[Mapping[str, float]], lines: Mapping[str, Meth
         axes.plot(updates, reward, color=LIGHT["learned"], linewidth=2.2, zorder=3)
         end = updates[-1] if len(updates) else 0.0
         (low, high), mean = test.reward.ci95, test.reward.mean
-        axes.errorbar([end], [mean], [[mean - low], [high - mean]], fmt="o", color=LIGHT["learned"], markersize=7, zorder=4)
+        axes.errorbar(
+            [end], [mean], [[mean - low], [high - mean]], fmt="o", color=LIGHT["learned"], markersize=7, zorder=4
+        )
         heights = {f"{test.name}, test": (mean, LIGHT["learned"])}
         for label, method in lines.items():
             axes.axhline(method.reward.mean, color=method.colour, linewidth=1.6, linestyle=(0, (5, 2.5)), zorder=2)
@@ -170,20 +178,20 @@ def success_against_cost(methods: Sequence[Method]) -> Any:
     shown = [method for method in methods if method.kind != "random"]
     cost = np.array([method.cost.mean for method in shown])
     success = np.array([method.success.mean for method in shown])
-    front = pareto_front(cost, success)
+    front = pareto_front(cost, success).tolist()
     with _canvas(4.1) as (figure, axes):
         axes.step(cost[front], success[front], where="post", color=LIGHT["muted"], linewidth=1.2, zorder=2)
         for method, x, y in zip(shown, cost, success, strict=True):
-            strong = method.kind in ("learned", "best", "rule")
+            size, line, order = (8, 2.0, 4) if method.kind in ("learned", "best", "rule") else (5.5, 1.0, 3)
             axes.errorbar(
                 [x], [y], yerr=[[y - method.success.ci95[0]], [method.success.ci95[1] - y]], fmt="o",
-                color=method.colour, markersize=8 if strong else 5.5, elinewidth=2.0 if strong else 1.0, zorder=4 if strong else 3,
+                color=method.colour, markersize=size, elinewidth=line, zorder=order,
             )  # fmt: skip
         axes.set_xlabel("cost per query")
         axes.set_ylabel("success")
         axes.margins(x=0.12, y=0.12)
-        order = {"learned": 0, "best": 1, "rule": 2}
-        named = sorted(range(len(shown)), key=lambda i: order.get(shown[i].kind, 3 if i in front else 4))
+        first = {"learned": 0, "best": 1, "rule": 2}
+        named = sorted(range(len(shown)), key=lambda i: first.get(shown[i].kind, 3 if i in front else 4))
         _label_points(figure, axes, shown, np.stack([cost, success], axis=1), named, front)
     return figure
 
@@ -224,9 +232,10 @@ def _obstacles(axes: Any, methods: Sequence[Method], points: np.ndarray, front: 
     """Return the boxes of marks, intervals and the front's line, on the canvas."""
     from matplotlib.transforms import Bbox
 
-    intervals = [[(x, low), (x, high)] for (x, _), (low, high) in zip(points, (m.success.ci95 for m in methods), strict=True)]
-    steps = [[points[a], (points[b][0], points[a][1])] for a, b in zip(front[:-1], front[1:], strict=True)]
-    steps += [[(points[b][0], points[a][1]), points[b]] for a, b in zip(front[:-1], front[1:], strict=True)]
+    ranges = [method.success.ci95 for method in methods]
+    intervals = [[(x, low), (x, high)] for (x, _), (low, high) in zip(points, ranges, strict=True)]
+    steps = [[points[a], (points[b][0], points[a][1])] for a, b in itertools.pairwise(front)]
+    steps += [[(points[b][0], points[a][1]), points[b]] for a, b in itertools.pairwise(front)]
     marks = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in axes.transData.transform(points)]
     return marks + [Bbox(axes.transData.transform(ends)).padded(1.5) for ends in intervals + steps]
 
@@ -245,6 +254,8 @@ def to_svg(figure: Any, label: str) -> str:
     svg = svg[:start] + svg[end + len("</metadata>") :] if start >= 0 else svg
     for name, colour in LIGHT.items():
         svg = svg.replace(colour, f"var(--{name})")
+    # Within HTML an SVG element needs no namespaces.
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
     svg = svg.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 

@@ -25,14 +25,30 @@ def global_features(env: Any, params: Any, keys: Any) -> np.ndarray:
     return np.asarray(team_observations(env, params, keys).global_features)
 
 
-def best_rule(features: np.ndarray, rewards: np.ndarray, candidates: int = 64) -> tuple[Rule, np.ndarray]:
-    """Fit the depth-3 rule over the plans that can matter; return it and those plans.
+def best_rule(features: np.ndarray, rewards: np.ndarray) -> tuple[Rule, np.ndarray]:
+    """Fit the best rule of depth up to 3; return it and the plans that its leaves number.
 
-    ``rewards`` is ``[plans, queries]``. Plans that are best for no group of like queries are left out first: they only
-    add noise to the choice.
+    ``rewards`` is ``[plans, queries]``. How deep a rule and how many candidate plans the data can bear is chosen by
+    two-fold cross-validation, so that the rule is no weaker than a shallower one.
     """
+    even = np.arange(rewards.shape[1]) % 2 == 0
+
+    def held_out(depth: int, candidates: int) -> float:
+        earned = 0.0
+        for train in (even, ~even):
+            kept = portfolio(features[train], rewards[:, train], candidates)
+            rule = fit_rule(features[train], rewards[kept][:, train].T, depth, min_leaf=_leaf(train.sum()))
+            rows = kept[rule(features[~train])]
+            earned += float(rewards[:, ~train][rows, np.arange((~train).sum())].sum())
+        return earned
+
+    depth, candidates = max(((d, c) for d in (1, 2, 3) for c in (4, 12, 40)), key=lambda pair: held_out(*pair))
     kept = portfolio(features, rewards, candidates)
-    return fit_rule(features, rewards[kept].T, depth=3), kept
+    return fit_rule(features, rewards[kept].T, depth, min_leaf=_leaf(len(features))), kept
+
+
+def _leaf(queries: int) -> int:
+    return max(16, int(queries) // 24)
 
 
 def portfolio(features: np.ndarray, rewards: np.ndarray, size: int) -> np.ndarray:

@@ -15,17 +15,18 @@ from jaxmas import plots
 FIGURES = {
     "learning": (
         "Learning curve",
-        "Mean reward of the plans sampled in training, on training queries. The dot is the finished policy on the test "
-        "queries with its 95 % interval; the dashed lines are the best hand-crafted strategy and the depth-3 rule there.",
-    ),
-    "rewards": (
-        "Every method on the same queries",
-        "Mean reward on the test queries with 95 % bootstrap intervals. All methods met the same queries under the same "
-        "noise, so differences are surer than the intervals suggest: the paired ones stand above.",
+        "Mean reward of the plans sampled in training, on training queries. The dot is the finished policy on the "
+        "test queries with its 95 % interval; the dashed lines are the best hand-crafted strategy and the depth-3 rule "
+        "there.",
     ),
     "pareto": (
         "Success against cost",
         "Towards the upper left is better. The line joins the methods that no other beats in both; intervals are 95 %.",
+    ),
+    "rewards": (
+        "Every method on the same queries",
+        "Mean reward on the test queries with 95 % bootstrap intervals. All methods met the same queries under the "
+        "same noise, so differences are surer than the intervals suggest: the paired ones stand above.",
     ),
 }
 
@@ -81,9 +82,10 @@ def _cards(results: Mapping[str, Any]) -> str:
     learned = results["methods"][results["learned"]]
     best = results["methods"][results["best_strategy"]]
     score = learned["score"]
+    over_best, over_rule = (_signed(results["paired"][key]) for key in ("over_best_strategy", "over_rule"))
     cards = [
-        ("over the best strategy", _signed(results["paired"]["over_best_strategy"]), f"against {results['best_strategy']}"),
-        ("over the depth-3 rule", _signed(results["paired"]["over_rule"]), "an if-else on visible numbers"),
+        ("over the best strategy", over_best, f"against {results['best_strategy']}"),
+        ("over the depth-3 rule", over_rule, "an if-else on visible numbers"),
         ("success", _with_interval(learned["success"]), f"best strategy {best['success']['mean']:.3f}"),
         ("cost", _with_interval(learned["cost"]), f"best strategy {best['cost']['mean']:.3f}"),
     ]
@@ -139,7 +141,7 @@ def _families(results: Mapping[str, Any]) -> str:
         )
         for family, row in results["families"].items()
     ]
-    note = "Team, messages and cost are those of the learned policy. Families are labels for analysis: no policy sees them."
+    note = "Team, messages and cost are the learned policy's. Families are labels for analysis: no policy sees them."
     return f"<h2>By kind of query</h2>{_table(head, rows)}<p class='note'>{note}</p>"
 
 
@@ -218,8 +220,8 @@ p { max-width: 46rem; }
 .value { font-size: 1.6rem; font-weight: 650; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .interval { font-size: .84rem; font-variant-numeric: tabular-nums; }
 .note, figcaption { color: var(--muted); font-size: .86rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); gap: 2rem 1.6rem; }
-figure { margin: 0 0 1.4rem; min-width: 0; }
+.figures { columns: 2 420px; column-gap: 1.8rem; }
+figure { margin: 0 0 1.8rem; min-width: 0; break-inside: avoid; }
 figure > svg { display: block; width: 100%; max-width: 560px; height: auto; }
 figcaption { margin-top: .5rem; max-width: 46rem; }
 .wide { overflow-x: auto; }

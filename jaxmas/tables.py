@@ -21,7 +21,9 @@ def show_result(command: str, result: Mapping[str, Any]) -> None:
 
 def _table(console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], style: int = -1) -> None:
     """Print a table: names to the left, numbers to the right, one row set off."""
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    if title:
+        console.print(title, markup=False)
+    table = Table(header_style="bold", box=None, pad_edge=False)
     for place, name in enumerate(head):
         table.add_column(escape(name), justify="left" if place == 0 else "right", no_wrap=place == 0)
     for place, row in enumerate(rows):
@@ -87,9 +89,11 @@ def _compare(console: Console, result: Mapping[str, Any]) -> None:
 def _headroom(console: Console, result: Mapping[str, Any]) -> None:
     levels = {name: result[name] for name in ("random", "single", "fixed", "strategy", "rule")}
     levels |= {f"per query, {end}": result["per_query"][end] for end in ("low", "high")}
-    rows = [(name, _number(row), row["plan"] if isinstance(row.get("plan"), str) else "") for name, row in levels.items()]
+    plans = {name: row.get("plan", "") for name, row in levels.items()}
+    rows = [(name, _number(row), plans[name] if isinstance(plans[name], str) else "") for name, row in levels.items()]
     title = f"{result['scenario']}, {result['num_agents']} agents, {result['executor']}"
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    console.print(title, markup=False)
+    table = Table(header_style="bold", box=None, pad_edge=False)
     for name, justify in (("", "left"), ("reward", "right"), ("plan", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in rows:
@@ -109,7 +113,8 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def _bench(console: Console, result: Mapping[str, Any]) -> None:
-    title = f"{result['scenario']}, {result['num_agents']} agents, {result['num_envs']} environments, {result['strategy']}"
+    sizes = f"{result['num_agents']} agents, {result['num_envs']} environments"
+    title = f"{result['scenario']}, {sizes}, {result['strategy']}"
     rows = [
         ("compile", f"{result['compile_seconds']:.1f} CPU s, {result['compile_wall_seconds']:.1f} s"),
         *((name.replace("_", " "), _thousands(result[name])) for name in result if name.endswith("_second")),

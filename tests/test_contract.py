@@ -44,7 +44,8 @@ def make(name: str, most: int = 8):
 
 
 def struct(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.asarray(leaf).dtype), tree), jax.tree.structure(tree)
+    """Return what has to stay the same under ``scan``: the tree, and every leaf's shape and type."""
+    return jax.tree.structure(tree), [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -56,7 +57,7 @@ def near(one: Any, other: Any) -> bool:
     if struct(one) != struct(other):
         return False
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return all(np.allclose(a, b, rtol=1e-5, atol=1e-6) if a.dtype.kind == "f" else np.array_equal(a, b) for a, b in pairs)
+    return all(np.allclose(a, b, 1e-5, 1e-6) if a.dtype.kind == "f" else np.array_equal(a, b) for a, b in pairs)
 
 
 def finite(tree: Any) -> bool:
@@ -238,16 +239,11 @@ def test_the_designers_reset_is_what_it_sees(name: str) -> None:
 
 @scenarios
 def test_jit_equals_eager(name: str) -> None:
-    env, params = make(name, most=2)
-    plan = env.plan_space.sample(jax.random.key(1))
-
-    def play(key):
-        state, team = env.reset(key, params)
-        state, observation = env.coordinate(key, state, plan, params)
-        state, timestep = env.step(key, state, observation.role, params)
-        return team, state, timestep
-
-    assert near(jax.jit(play)(jax.random.key(0)), play(jax.random.key(0)))
+    env, params = make(name)
+    played = game(name)
+    actions = jnp.asarray(np.random.default_rng(0).integers(0, env.num_actions, env.num_agents), jnp.int32)
+    state, timestep = env.step(jax.random.key(0), played.states[1], actions, params)
+    assert near((state, timestep), (played.states[2], played.timesteps[0]))
 
 
 @functools.cache
@@ -339,7 +335,9 @@ def test_wrong_sizes_are_one_clear_error(name: str) -> None:
 
 
 @pytest.mark.xfail(reason="bug: an interval of 0 is taken for none given (`or`), and probes ignore any interval")
-@pytest.mark.parametrize(("name", "interval"), [("workflow-mixed-v0", 0), ("probe-delayed-v0", 2), ("probe-delayed-v0", 3)])
+@pytest.mark.parametrize(
+    ("name", "interval"), [("workflow-mixed-v0", 0), ("probe-delayed-v0", 2), ("probe-delayed-v0", 3)]
+)
 def test_an_interval_is_kept_or_refused(name: str, interval: int) -> None:
     try:
         env, _ = jaxmas.make(name, coordination_interval=interval)
@@ -368,25 +366,28 @@ def planner(env, meta):
     def plan(key, params, meta_params):
         reset_key, plan_key = jax.random.split(key)
         team = env.reset(reset_key, params)[1]
-        plan, carry, info = meta.apply(meta_params, meta.init(), team, plan_key)
+        plan, _, info = meta.apply(meta_params, meta.init(), team, plan_key)
         assert isinstance(info, dict)
         return plan, env.plan_space.project(plan)
 
     return jax.jit(jax.vmap(plan, in_axes=(0, None, None)))
 
 
-SIZES = (pytest.param(1, marks=pytest.mark.xfail(reason="bug: _topology draws from 1 … n-1, empty for one agent")), 8, 16)
+ALONE = pytest.mark.xfail(reason="bug: _topology draws from 1 … n-1, which is empty for one agent")
+SIZES = [
+    pytest.param(entry.name, agents, marks=ALONE if agents == 1 and entry.family == "workflow" else ())
+    for entry in SCENARIOS
+    for agents in (1, 8, 16)
+    if STRATEGIES.names(entry.family)
+]
 
 
-@pytest.mark.parametrize("agents", SIZES)
-@scenarios
+@pytest.mark.parametrize(("name", "agents"), SIZES)
 def test_strategies_give_legal_plans(name: str, agents: int) -> None:
     """One function per environment: a strategy's row is an argument of the policy that builds rows."""
     env, params = jaxmas.make(name, num_agents=agents)
     keys = jax.random.split(jax.random.key(0), 16)
-    names = STRATEGIES.names(env.family) if env.family in TEMPLATES.names() else []
-    assert names or env.family == "probe"
-    for strategy in names:
+    for strategy in STRATEGIES.names(env.family):
         meta = jaxmas.make_strategy(strategy, env)
         assert isinstance(meta, MetaPolicy)
         row = getattr(meta, "row", None)
@@ -403,12 +404,17 @@ def test_strategies_give_legal_plans(name: str, agents: int) -> None:
 # --- executors
 
 
-@pytest.mark.parametrize("executor", [entry.name for entry in EXECUTORS])
-@pytest.mark.parametrize("name", ["workflow-mixed-v0", "workflow-pool-v0", "probe-bandit-v0"])
+MEETINGS = [
+    (name, entry.name)
+    for name in ("workflow-mixed-v0", "workflow-pool-v0", "probe-bandit-v0")
+    for entry in EXECUTORS
+    if entry.family in ("", SCENARIOS.entry(name).family)
+]
+
+
+@pytest.mark.parametrize(("name", "executor"), MEETINGS)
 def test_executors_give_distributions(name: str, executor: str) -> None:
     env, params = make(name)
-    if EXECUTORS.entry(executor).family not in ("", env.family):
-        pytest.skip("for another family")
     policy, weights = jaxmas.load_executor(executor, env, params)
     assert isinstance(policy, Executor)
     assert hash(policy) == hash(jaxmas.load_executor(executor, env, params)[0])
@@ -427,6 +433,10 @@ def test_executors_give_distributions(name: str, executor: str) -> None:
         assert probs[0, 0] > 0.999  # the only legal action
 
 
+def test_every_executor_is_checked_here() -> None:
+    assert {executor for _, executor in MEETINGS} == set(EXECUTORS.names())
+
+
 def test_every_scenario_names_an_executor_that_fits() -> None:
     for name in NAMES:
         env, params = make(name)
@@ -438,17 +448,18 @@ def test_every_scenario_names_an_executor_that_fits() -> None:
 # --- roll-outs of a query, against a loop
 
 
-def loop(env, params, meta, meta_params, executor, weights, state, team, gamma: float) -> list[dict[str, Any]]:
+def loop(env, params, policies: Policies, state, team, gamma: float) -> list[dict[str, Any]]:
     """Play a query in plain Python; return one row per plan boundary. Keys do not matter to who plays here."""
     rows, key = [], jax.random.key(0)
     for _ in range(env.horizon // env.coordination_interval):
-        plan = meta.apply(meta_params, (), team, key)[0]
+        plan = policies.meta.apply(policies.meta_params, (), team, key)[0]
         state, observation = method("coordinate")(env, key, state, plan, params)
         reward, lived, acting = 0.0, 0, 0
         for step in range(env.coordination_interval):
             ended = bool(method("is_over")(env, state))
             acting += int(observation.acting.sum())
-            actions = executor.apply(weights, (), observation, observation.acting, key)[1].mode()
+            distribution = policies.executor.apply(policies.executor_params, (), observation, observation.acting, key)[1]
+            actions = distribution.mode()
             state, timestep = method("step")(env, key, state, actions.astype(jnp.int32), params)
             observation = timestep.observation
             assert not (ended and timestep.reward != 0)
@@ -469,11 +480,10 @@ def test_play_query_equals_a_loop(name: str, interval: int | None, executor: str
     env, params = jaxmas.make(name, num_agents=4, coordination_interval=interval)
     intervals, gamma = env.horizon // env.coordination_interval, 0.9
     policy, weights = jaxmas.load_executor(executor, env, params)
-    meta, meta_params = TemplatePolicy(env), TEMPLATES[env.family].row(row)
+    policies = Policies(TemplatePolicy(env), TEMPLATES[env.family].row(row), policy, weights)
 
     @jax.jit
     def play(key):
-        policies = Policies(meta, meta_params, policy, weights)
         begin_key, play_key = jax.random.split(key)
         episode = begin(env, params, policies, begin_key)
         return episode, *play_query(env, params, policies, episode, play_key, discount=gamma, keep_steps=True)
@@ -481,7 +491,7 @@ def test_play_query_equals_a_loop(name: str, interval: int | None, executor: str
     lasted = set()
     for seed in range(6):
         start, end, meta_steps, steps = play(jax.random.key(seed))
-        rows = loop(env, params, meta, meta_params, policy, weights, start.state, start.team, gamma)
+        rows = loop(env, params, policies, start.state, start.team, gamma)
         measured = {name: getattr(meta_steps, name) for name in ("reward", "steps", "acting", "discount")}
         measured |= meta_steps.metrics
         for field in rows[0]:
@@ -628,21 +638,65 @@ def test_semi_markov_rewards_and_discounts(lifelong) -> None:
         assert steps.acting[place] == lived
 
 
-def test_chance_of_plans_and_of_executors_is_not_shared() -> None:
-    """Record the keys that a meta-policy and an executor are given in one query: all have to differ."""
-    env = Clock(horizon=9, coordination_interval=1)
-    params = jnp.array([9]), jnp.array([True])
+# --- keys
 
-    @dataclasses.dataclass(frozen=True)
-    class Recorder:
-        def init(self):
-            return ()
 
+@pytest.fixture(scope="module")
+def given_keys():
+    """Play a query uncompiled and note every key that is used up: by whom, and which."""
+    given: dict[str, list[tuple[int, ...]]] = collections.defaultdict(list)
+
+    def note(who: str, key) -> None:
+        given[who].append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
+
+    class NotingMeta(Counting):
         def apply(self, params, carry, team, key):
-            return env.plan_space.project(env.plan_space.empty())[0], carry, {"key": jax.random.key_data(key)}
+            note("plan", key)
+            return super().apply(params, carry, team, key)
 
-    policies = Policies(Recorder(), None, ActExecutor(), None)
-    episode = begin(env, params, policies, jax.random.key(0))
-    steps = play_query(env, params, policies, episode, jax.random.key(3))[1]
-    given = {tuple(row) for row in np.asarray(steps.info["key"]).tolist()}
-    assert len(given) == 9
+    class NotingExecutor(ActExecutor):
+        def apply(self, params, carry, observation, mask, key):
+            note("executor", key)
+            return super().apply(params, carry, observation, mask, key)
+
+    class NotingClock(Clock):
+        def coordinate(self, key, state, plan, params):
+            note("coordinate", key)
+            return super().coordinate(key, state, plan, params)
+
+        def step(self, key, state, actions, params):
+            note("step", key)
+            return super().step(key, state, actions, params)
+
+    env, params = NotingClock(horizon=8, coordination_interval=2), (jnp.array([8]), jnp.array([True]))
+    policies = Policies(NotingMeta(), None, NotingExecutor(), None)
+    real = jax.random.uniform
+
+    def uniform(key, *rest, **options):
+        note("act", key)
+        return real(key, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
+        episode = begin(env, params, policies, jax.random.key(0))
+        patch.setattr(jax.random, "uniform", uniform)
+        play_query(env, params, policies, episode, jax.random.key(3))
+    return given
+
+
+def test_every_use_of_chance_has_fresh_keys(given_keys) -> None:
+    assert {who: len(keys) for who, keys in given_keys.items()} == {
+        "plan": 4, "coordinate": 4, "act": 4, "executor": 8, "step": 8
+    }  # fmt: skip
+    for who, keys in given_keys.items():
+        assert len(set(keys)) == len(keys), who
+
+
+@pytest.mark.xfail(reason="bug: fold_in(key, 0) is split(key, n)[0]: later plans share keys with the first interval")
+def test_plans_share_no_key_with_anyone_else(given_keys) -> None:
+    others = {key for who, keys in given_keys.items() if who != "plan" for key in keys}
+    assert not others & set(given_keys["plan"])
+
+
+@pytest.mark.xfail(reason="bug: play_interval gives one step key to both the executor and the environment")
+def test_executor_and_environment_share_no_key(given_keys) -> None:
+    assert not set(given_keys["executor"]) & set(given_keys["step"])

@@ -1,7 +1,7 @@
 """What the agents and the designer see."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxmas.environments.workflow import votes as v
 from jaxmas.environments.workflow.noise import below, hashed, uniform
@@ -42,12 +42,16 @@ def agent_features(query: Query, team: Team, work: Work, num_tiers: int) -> Floa
     return jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
 
 
-def progress(board: Board, team: Team) -> Float[Array, "tasks 2"]:
-    """Return the votes on each subtask that somebody pays to read, per member, and their agreement."""
+def senders(team: Team) -> Bool[Array, "num_agents"]:
+    """Return the members whose votes somebody pays to read, and the reporter: what a designer can learn of."""
     agents = team.active.shape[0]
     sent = jnp.zeros(agents, bool).at[jnp.where(team.reads >= 0, team.reads, agents)].set(True, mode="drop")
-    sent = (sent | (jnp.arange(agents) == team.reporter)) & team.active
-    words = jnp.where(sent[:, None], board.votes, 0)
+    return (sent | (jnp.arange(agents) == team.reporter)) & team.active
+
+
+def progress(board: Board, team: Team) -> Float[Array, "tasks 2"]:
+    """Return the votes on each subtask that somebody pays to read, per member, and their agreement."""
+    words = jnp.where(senders(team)[:, None], board.votes, 0)
     counts = v.pooled_crowd(words).astype(jnp.float32)
     total = jnp.sum(counts, axis=-1)
     agreement = jnp.max(counts, axis=-1) / jnp.maximum(total, 1)
@@ -119,8 +123,8 @@ def _agent_tokens(env, state) -> Float[Array, "num_agents agent_features"]:
 
 
 def _agreement(board: Board, team: Team) -> Float[Array, "num_agents"]:
-    """Return the share of each slot's votes that the team's plurality shares; 0 before the first vote."""
-    words = jnp.where(team.active[:, None], board.votes, 0)
+    """Return the share of each sender's votes that the senders' plurality shares; 0 before the first vote."""
+    words = jnp.where(senders(team)[:, None], board.votes, 0)
     winner = jnp.argmax(v.pooled_crowd(words), axis=-1).astype(jnp.uint32)
     shared = jnp.sum((words >> (4 * winner)) & 15, axis=1)
     total = sum(jnp.sum((words >> (4 * token)) & 15, axis=1) for token in range(v.VOCABULARY))

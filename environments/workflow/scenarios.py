@@ -36,7 +36,7 @@ def mixed_params(num_agents: int) -> WorkflowParams:
     return WorkflowParams(
         mix=QueryMix(
             shape_weights=f([1.5, 1.0, 2.5, 2.5, 1.0]),
-            size=f([0.25, 0.625]),
+            size=f([0.25, 0.5]),
             width=f(0.0),
             difficulty=f([0.02, 0.35]),
             difficulty_spread=f(0.8),
@@ -48,7 +48,7 @@ def mixed_params(num_agents: int) -> WorkflowParams:
         ),
         reward=Reward(
             success=f(1.0),
-            cost=f(0.07),
+            cost=f(0.06),
             complexity=f(0.09),
             latency=f(0.03),
             partial=f(0.0),
@@ -69,7 +69,7 @@ def mixed_params(num_agents: int) -> WorkflowParams:
         plan_cost=f(0.2),
         change_cost=f(0.01),
         plan_loss=f(0.0),
-        designer_noise=f(0.1),
+        designer_noise=f(0.05),
         designer_delay=jnp.int32(0),
     )
 
