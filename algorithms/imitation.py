@@ -20,7 +20,6 @@ from jaxmas.environments.workflow.scripted import PASS, exact_answer
 from jaxmas.environments.workflow.votes import VOCABULARY
 from jaxmas.executors import MLPExecutor
 
-
 PARENT_COUNTS = (0.01, 0.05, 0.2, 0.74)
 """How often a training input has 0, 1, 2, 3 parents: the harder the more, so that all are learned at one pace."""
 
@@ -36,7 +35,11 @@ class ImitationConfig:
 
 
 def sample_features(
-    key: PRNGKeyArray, batch: int, num_skills: int, parent_counts: tuple[float, ...] = PARENT_COUNTS, matched: bool = False
+    key: PRNGKeyArray,
+    batch: int,
+    num_skills: int,
+    parent_counts: tuple[float, ...] = PARENT_COUNTS,
+    matched: bool = False,
 ) -> Float[Array, "batch features"]:
     """Draw what agents may see; ``matched`` draws the subtasks of a specialist of their skill."""
     keys = jax.random.split(key, 8)
@@ -59,11 +62,13 @@ def sample_features(
     return features
 
 
-def accuracy(executor: MLPExecutor, params: Any, tables: Int[Array, "skills 8"], features: Float[Array, "b f"]) -> Array:
+def accuracy(
+    executor: MLPExecutor, params: Any, tables: Int[Array, "skills 8"], features: Float[Array, "b f"]
+) -> Array:
     """Return the chance that a sampled action is the rule's."""
     answer, agrees = exact_answer(features, tables)
     label = jnp.where(agrees, PASS, answer)
-    probs = jax.nn.softmax(executor.network.apply(params, features))
+    probs = jax.nn.softmax(executor.logits(params, features))
     return jnp.mean(jnp.take_along_axis(probs, label[:, None], axis=-1))
 
 
@@ -83,7 +88,7 @@ def imitate(
 
     def loss(params, features):
         answer, agrees = exact_answer(features, tables)
-        logits = executor.network.apply(params, features)
+        logits = executor.logits(params, features)
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(agrees, PASS, answer)).mean()
 
     def update(carry, key):
@@ -97,7 +102,8 @@ def imitate(
         carry, _ = jax.lax.scan(update, carry, jax.random.split(key, config.check_every))
         return carry, accuracy(executor, carry[0], tables, test)
 
-    carry, best = (params, optimiser.init(params)), {}
+    carry = params, optimiser.init(params)
+    best: dict[float, tuple[Any, float]] = {}
     for step in range(config.max_steps // config.check_every):
         carry, measured = chunk(carry, jax.random.fold_in(train_key, step))
         for target in targets:

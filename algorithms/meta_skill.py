@@ -41,7 +41,7 @@ class MetaSkillConfig:
     """Plans per query; PPO plays each of them as a query of its own."""
     shared_noise: bool = True
     """Let the plans of one query meet the same environment noise (group only)."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     entropy: float = 0.1
     final_entropy: float = 0.01
     max_gradient: float = 1.0
@@ -55,6 +55,7 @@ class MetaSkillConfig:
     discount: float = 1.0
     trace: float = 0.95
     value_weight: float = 0.5
+
     def __post_init__(self) -> None:
         """Refuse settings that cannot be."""
         for name in ("updates", "queries", "plans", "width", "epochs", "minibatches"):
@@ -112,7 +113,9 @@ class MaskedPolicy:
 
     def mask(self, team: TeamObservation) -> TeamObservation:
         """Blank what the policy may not see; plans are still built from the full observation."""
-        shown = dataclasses.replace(team, task_tokens=jnp.zeros_like(team.task_tokens), task_parents=team.task_parents * 0 - 1)
+        shown = dataclasses.replace(
+            team, task_tokens=jnp.zeros_like(team.task_tokens), task_parents=team.task_parents * 0 - 1
+        )
         shown = dataclasses.replace(shown, task_mask=jnp.ones_like(team.task_mask))
         if self.sees == "nothing":
             shown = dataclasses.replace(shown, global_features=jnp.zeros_like(team.global_features))
@@ -173,7 +176,9 @@ def update(
     steps = play_plans(config, env, params, policy, state.params, executor, executor_params, query_key, play_key)
     progress = state.update / config.updates
     learn = {"group": learn_group, "ppo": learn_ppo}[config.learner]
-    weights, moments, learned = learn(config, policy, state, steps, linear(config.entropy, config.final_entropy, progress), batch_key)
+    weights, moments, learned = learn(
+        config, policy, state, steps, linear(config.entropy, config.final_entropy, progress), batch_key
+    )
     final = {name: jnp.mean(values[..., -1]) for name, values in steps.metrics.items()}
     logs = {"reward": jnp.mean(jnp.sum(steps.reward, axis=-1)), **final, **learned, "steps": jnp.sum(steps.steps)}
     return TrainState(weights, moments, key, state.update + 1), logs
@@ -216,8 +221,9 @@ def scores(policy: Any, weights: Any, team: TeamObservation, choice: Any) -> tup
 def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weight, key) -> tuple[Any, Any, dict]:
     """Follow Σ A log π with the leave-one-out advantage of each plan's return; one step."""
     returns = jnp.sum(steps.reward, axis=-1)
-    advantage = leave_one_out(returns)[..., None]
-    advantage = advantage / (jnp.std(advantage) + 1e-6)
+    # Scaled by the spread of the returns, not of the advantages: those vanish as the plans of a query agree, and
+    # blowing them up again would turn a settled policy's noise into steps of full size.
+    advantage = leave_one_out(returns)[..., None] / (jnp.std(returns) + 1e-6)
     live = steps.steps > 0
 
     def loss(weights):

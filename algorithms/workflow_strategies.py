@@ -1,8 +1,7 @@
 """The hand-crafted workflow strategies.
 
 Each is a named family of at most twelve rows of the plan grammar. Which row a strategy uses is tuned on validation
-queries with the same number of trials for all (``python -m jaxmas.experiments.freeze``) and recorded with the scenario's
-anchors.
+queries (``python -m jaxmas.experiments.freeze``) and recorded with the scenario's anchors.
 """
 
 import dataclasses

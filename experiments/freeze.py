@@ -1,7 +1,8 @@
 """Freeze what scores stand on: ``python -m jaxmas.experiments.freeze [SCENARIO …]``.
 
 Tunes every strategy on validation queries with the same number of trials, then measures random play and the best
-strategy on queries of their own. Worlds of one shape share the rows tuned on the first of them. Writes ``jaxmas/data/anchors.json``; run it when a scenario's version changes.
+strategy on queries of their own. Worlds of one shape share the rows tuned on the first of them. Writes
+``jaxmas/data/anchors.json``; run it when a scenario's version changes.
 """
 
 import dataclasses

@@ -27,7 +27,7 @@ from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.runs import provenance
 from jaxmas.statistics import Estimate, hierarchical_bootstrap
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "template, group": {},
     "slots, group": {"space": "slots"},
     "template, PPO": {"learner": "ppo"},
@@ -130,7 +130,10 @@ def table(
             "runs": values.mean(axis=1).round(4).tolist(),
             "over_best_strategy": _json(gain),
             "over_rule": _json(values - baselines["depth-3 rule"]),
-            "captured": {"of_low": float(gain.mean()) / bracket["low"], "of_high": float(gain.mean()) / bracket["high"]},
+            "captured": {
+                "of_low": float(gain.mean()) / bracket["low"],
+                "of_high": float(gain.mean()) / bracket["high"],
+            },
         }
     return rows
 
@@ -149,7 +152,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"# Meta-skill on `{result['settings']['scenario']}`",
         "",
         f"`{result['command']}`, commit {result['provenance']['commit']}, {result['provenance']['device']}; "
-        f"{result['settings']['seeds']} seeds, {result['settings']['test']} test queries; parameters {result['params']}.",
+        f"{result['settings']['seeds']} seeds, {result['settings']['test']} test queries; "
+        f"parameters {result['params']}.",
         "",
         "| method | reward | over best strategy | over depth-3 rule | captured |",
         "|---|---|---|---|---|",

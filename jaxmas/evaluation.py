@@ -191,4 +191,3 @@ def reward_of_rows(
 def team_observations(env: Environment, params: Any, keys: Key[Array, "queries"]):
     """Return the first team observation of every query."""
     return jax.vmap(lambda key: env.reset(key, params)[1])(keys)
-

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxmas.distributions import Categorical
 from jaxmas.networks import MLP
@@ -23,6 +23,10 @@ class MLPExecutor:
         """Return the network."""
         return MLP(self.hidden, self.num_actions)
 
+    def logits(self, params: Any, features: Float[Array, "*batch features"]) -> Float[Array, "*batch actions"]:
+        """Return action scores, illegal actions included."""
+        return jnp.asarray(self.network.apply(params, features))
+
     def init(self, num_agents: int) -> tuple:
         """Return the empty carry of a feed-forward policy."""
         return ()
@@ -36,5 +40,5 @@ class MLPExecutor:
         key: PRNGKeyArray,
     ) -> tuple[tuple, Categorical]:
         """Return the action distribution, illegal actions excluded."""
-        logits = self.network.apply(params, observation.features)
+        logits = self.logits(params, observation.features)
         return carry, Categorical(logits=jnp.where(observation.action_mask, logits, -1e9))

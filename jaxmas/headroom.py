@@ -71,7 +71,9 @@ class Chosen:
 
 
 def choose(
-    world: World, settings: HeadroomSettings = HeadroomSettings(), advance: Callable[[int], None] = lambda episodes: None
+    world: World,
+    settings: HeadroomSettings = HeadroomSettings(),
+    advance: Callable[[int], None] = lambda episodes: None,
 ) -> Chosen:
     """Play every template on validation queries; choose the best of each kind and fit the rule."""
     templates = TEMPLATES[world.env.family]
@@ -92,7 +94,9 @@ def choose(
     )
 
 
-def play_rows(world: World, index: np.ndarray, keys: Key[Array, "queries"], replicates: int, advance=lambda episodes: None) -> np.ndarray:
+def play_rows(
+    world: World, index: np.ndarray, keys: Key[Array, "queries"], replicates: int, advance=lambda episodes: None
+) -> np.ndarray:
     """Return the mean reward of template row ``index[i, q]`` on query q, ``[i, queries]``."""
     table = TEMPLATES[world.env.family].table()
     arguments = (world.env, world.params, TemplatePolicy(world.env), table, world.executor, world.executor_params)
@@ -101,7 +105,9 @@ def play_rows(world: World, index: np.ndarray, keys: Key[Array, "queries"], repl
 
 
 def measure(
-    world: World, settings: HeadroomSettings = HeadroomSettings(), advance: Callable[[int], None] = lambda episodes: None
+    world: World,
+    settings: HeadroomSettings = HeadroomSettings(),
+    advance: Callable[[int], None] = lambda episodes: None,
 ) -> dict[str, Any]:
     """Return random, single, fixed, strategy, rule and per query, with intervals, and the loss per clamped field."""
     templates = TEMPLATES[world.env.family]
@@ -188,7 +194,8 @@ def shifted(bracket: references.Bracket, strategy: np.ndarray, queries: int) -> 
     offset = float(strategy.mean() - strategy[:queries].mean())
 
     def moved(estimate: Estimate) -> dict[str, Any]:
-        return Estimate(estimate.mean + offset, tuple(end + offset for end in estimate.ci95)).to_json()
+        low, high = estimate.ci95
+        return Estimate(estimate.mean + offset, (low + offset, high + offset)).to_json()
 
     return {"low": moved(bracket.low), "high": moved(bracket.high), "queries": queries}
 
@@ -262,7 +269,9 @@ def field_constants(env: Environment) -> dict[str, list[Plan]]:
     }
     empty = space.empty()
     return {
-        field: [dataclasses.replace(empty, **{field: jnp.asarray(value, getattr(empty, field).dtype)}) for value in values]
+        field: [
+            dataclasses.replace(empty, **{field: jnp.asarray(value, getattr(empty, field).dtype)}) for value in values
+        ]
         for field, values in choices.items()
     }
 

@@ -45,9 +45,7 @@ def gae(
     return advantages
 
 
-def clipped_surrogate(
-    log_ratio: Float[Array, "*b"], advantage: Float[Array, "*b"], clip: float
-) -> Float[Array, "*b"]:
+def clipped_surrogate(log_ratio: Float[Array, "*b"], advantage: Float[Array, "*b"], clip: float) -> Float[Array, "*b"]:
     """Return −min(ρ A, clip(ρ, 1 − ε, 1 + ε) A), ρ = π/π_old (PPO, Schulman et al. 2017, arXiv 1707.06347, eq. 7)."""
     ratio = jnp.exp(log_ratio)
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)

@@ -37,7 +37,7 @@ def best_rule(features: np.ndarray, rewards: np.ndarray) -> tuple[Rule, np.ndarr
         earned = 0.0
         for train in (even, ~even):
             kept = portfolio(features[train], rewards[:, train], candidates)
-            rule = fit_rule(features[train], rewards[kept][:, train].T, depth, min_leaf=_leaf(train.sum()))
+            rule = fit_rule(features[train], rewards[kept][:, train].T, depth, min_leaf=_leaf(int(train.sum())))
             rows = kept[rule(features[~train])]
             earned += float(rewards[:, ~train][rows, np.arange((~train).sum())].sum())
         return earned

@@ -73,7 +73,7 @@ def renderer_of(env: Environment) -> Any:
     return importlib.import_module(RENDERERS[env.family])
 
 
-def show(  # noqa: PLR0913, PLR0917
+def show(
     scenario: str,
     env: Environment,
     params: Any,
@@ -96,7 +96,7 @@ def show(  # noqa: PLR0913, PLR0917
     return list(files)
 
 
-def query_png(  # noqa: PLR0913, PLR0917
+def query_png(
     scenario: str,
     env: Environment,
     params: Any,
@@ -123,7 +123,7 @@ def story_png(env: Environment, story: Story, max_bytes: int = REPORT_BYTES) -> 
     raise JaxmasError(f"the picture takes {len(data)} bytes, more than {max_bytes}, at the lowest resolution")
 
 
-def tell(  # noqa: PLR0913, PLR0917
+def tell(
     scenario: str,
     env: Environment,
     params: Any,

@@ -1,7 +1,8 @@
 """The two-timescale roll-out: a scan over plan intervals, inside it a scan over executor steps.
 
 An episode that ends within an interval stays as it is (environments see to that) until the next plan boundary and
-resets there, so that the meta-policy runs only at boundaries. Functions here take one instance; callers ``vmap`` over environments.
+resets there, so that the meta-policy runs only at boundaries. Functions here take one instance; callers ``vmap`` over
+environments.
 """
 
 from typing import Any
@@ -95,8 +96,8 @@ def play_interval(
     several plans of one query meet the same chance otherwise.
     """
     own_key, coordinate_key, sample_key, step_key = jax.random.split(key, 4)
-    plan_key = own_key if plan_key is None else plan_key
-    plan, meta_carry, info = policies.meta.apply(policies.meta_params, episode.meta_carry, episode.team, plan_key)
+    chance = own_key if plan_key is None else plan_key
+    plan, meta_carry, info = policies.meta.apply(policies.meta_params, episode.meta_carry, episode.team, chance)
     state, observation = env.coordinate(coordinate_key, episode.state, plan, params)
     uniforms = jax.random.uniform(sample_key, (env.coordination_interval, env.num_agents))
     step_keys = jax.random.split(step_key, env.coordination_interval)
@@ -174,8 +175,8 @@ def play_query(
 
     def interval(episode, keys):
         key, plan_key = keys
-        episode, *played = play_interval(env, params, policies, episode, key, plan_key=plan_key, **options)
-        return episode, played
+        played = play_interval(env, params, policies, episode, key, plan_key=plan_key, **options)
+        return played[0], played[1:]
 
     keys = jax.random.split(key, intervals), plan_keys
     episode, (meta_steps, steps) = jax.lax.scan(interval, episode, keys)

@@ -48,7 +48,7 @@ class LoadedPolicy:
 @functools.cache
 def provenance() -> dict[str, Any]:
     """Return package versions, git commit and device."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
@@ -106,7 +106,9 @@ def load_policy(spec: str, env: Environment, params: Any, *, greedy: bool = True
         raise JaxmasError(f"policy {spec!r} is neither strategy:NAME nor a run directory; see jaxmas list")
     record = read_record(out)
     config = algorithm_config(record)
-    restored = Checkpoints(out).restore_latest(jax.eval_shape(lambda: config.initial_state(env, params, jax.random.key(0))))
+    restored = Checkpoints(out).restore_latest(
+        jax.eval_shape(lambda: config.initial_state(env, params, jax.random.key(0)))
+    )
     if restored is None:
         raise JaxmasError(f"{out} has no checkpoint yet; let jaxmas train … --out {out} --resume write one")
     return LoadedPolicy(f"{record.algorithm} ({out.name})", config.policy(env, greedy=greedy), restored[1].params)

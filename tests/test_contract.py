@@ -458,7 +458,9 @@ def loop(env, params, policies: Policies, state, team, gamma: float) -> list[dic
         for step in range(env.coordination_interval):
             ended = bool(method("is_over")(env, state))
             acting += int(observation.acting.sum())
-            distribution = policies.executor.apply(policies.executor_params, (), observation, observation.acting, key)[1]
+            distribution = policies.executor.apply(policies.executor_params, (), observation, observation.acting, key)[
+                1
+            ]
             actions = distribution.mode()
             state, timestep = method("step")(env, key, state, actions.astype(jnp.int32), params)
             observation = timestep.observation

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 import jaxmas
+from jaxmas.algorithms import meta_skill
 from jaxmas.algorithms.meta_skill import MaskedPolicy, MetaSkillConfig
 from jaxmas.environments.probes import OPTIMAL
 from jaxmas.errors import JaxmasError
+from jaxmas.executors import MLPExecutor
 from jaxmas.learning import clipped_surrogate, gae, group_normalised, leave_one_out, linear
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
+from jaxmas.rollout import MetaStep
 
 # --- equations
 
@@ -183,8 +186,8 @@ def test_slot_edits_do_what_they_say() -> None:
     row = next(i for i, row in enumerate(TEMPLATES["workflow"].rows) if row[1] == 2)
     keep["template"] = jnp.int32(row)
     base = to_plan(keep, team)
-    template = DESIGN_SPACES["template"](parts["env"], 8)
-    assert all(map(np.array_equal, jax.tree.leaves(base), jax.tree.leaves(template.to_plan(jnp.int32(row), team))))
+    template = jax.jit(DESIGN_SPACES["template"](parts["env"], 8).to_plan)(jnp.int32(row), team)
+    assert all(map(np.array_equal, jax.tree.leaves(base), jax.tree.leaves(template)))
     assert base.active.tolist() == [True, True, False]
     for head, field, value in (("role", "role", 3), ("tier", "tier", 2), ("task", "task", 1), ("quorum", "quorum", 5)):
         edited = to_plan(keep | {head: keep[head].at[1].set(value + (head != "quorum"))}, team)
@@ -273,37 +276,23 @@ def test_a_masked_policy_plans_the_same_for_every_query_it_cannot_tell_apart() -
     assert chosen == [team.task_tokens.argmax().item() for team in teams]
 
 
-def test_chunks_do_not_change_what_is_learned() -> None:
-    config, whole, logs = learned("probe-context-v0", "group", "template")
-    env, params = jaxmas.make("probe-context-v0")
-    executor, weights = jaxmas.load_executor("act", env, params)
-    state = config.initial_state(env, params, jax.random.key(0))
-    rewards: list[float] = []
-    for updates in (20, 20, 20):
-        state, parts = config.train_chunk(env, params, executor, weights, state, updates)
-        rewards += parts["reward"].tolist()
-    assert np.allclose(rewards, logs["reward"], atol=1e-6)
-    assert all(map(np.array_equal, jax.tree.leaves(state.params), jax.tree.leaves(whole.params)))
-
-
 def test_frozen_executors_stay_as_they_are() -> None:
-    env, params = jaxmas.make("workflow-mixed-v0", num_agents=2)
-    executor, weights = jaxmas.load_executor("frozen-90", env, params)
+    """A network plays every step; nothing of it is trained, or carried along in the state that is saved."""
+    env, params = jaxmas.make("probe-context-v0")
+    executor = MLPExecutor(1, (5,))
+    weights = executor.network.init(jax.random.key(0), jnp.zeros((1, 1)))
     before = [np.array(leaf).tobytes() for leaf in jax.tree.leaves(weights)]
     config = MetaSkillConfig(updates=2, queries=2, plans=2, width=8)
     state = config.initial_state(env, params, jax.random.key(0))
     fresh = [np.array(leaf) for leaf in jax.tree.leaves(state.params)]
-    after, logs = config.train_chunk(env, params, executor, weights, state, 2)
+    after, _ = config.train_chunk(env, params, executor, weights, state, 2)
     assert [np.array(leaf).tobytes() for leaf in jax.tree.leaves(weights)] == before
     assert any((new != old).any() for new, old in zip(jax.tree.leaves(after.params), fresh, strict=True))
-    leaves = sum(np.size(leaf) for leaf in jax.tree.leaves(after))
-    assert leaves < sum(map(np.size, fresh)) * 3 + 10  # weights and two moments: no executor is carried along
-    assert np.isfinite(logs["reward"]).all()
+    shapes = {jnp.shape(leaf) for leaf in jax.tree.leaves(after)}
+    assert not shapes & {(1, 5), (5, 1), (5,)}
 
 
 def test_plans_of_a_group_meet_one_query_and_one_noise() -> None:
-    from jaxmas.algorithms import meta_skill
-
     env, params = jaxmas.make("probe-context-v0")
     executor, weights = jaxmas.load_executor("act", env, params)
     for learner, shared in (("group", True), ("ppo", False)):
@@ -311,7 +300,8 @@ def test_plans_of_a_group_meet_one_query_and_one_noise() -> None:
         policy = config.policy(env)
         state = config.initial_state(env, params, jax.random.key(0))
         keys = jax.random.split(jax.random.key(1))
-        steps = meta_skill.play_plans(config, env, params, policy, state.params, executor, weights, *keys)
+        play = functools.partial(meta_skill.play_plans, config, env, params, policy, state.params, executor, weights)
+        steps = jax.jit(play)(*keys)
         context = np.asarray(steps.team.task_tokens.argmax(-1)).reshape(6, 4)
         assert (context == context[:, :1]).all() == shared
         assert len(np.unique(context)) == 2
@@ -322,13 +312,38 @@ def test_plans_of_a_group_meet_one_query_and_one_noise() -> None:
 
 @pytest.mark.xfail(reason="bug: learn_group adds up intervals without γ, whatever `discount` says")
 def test_the_group_learner_discounts_later_intervals() -> None:
-    """At γ = 0.2 the greedy first choice of ``probe-delayed`` is right: 0.3 against 0.2 · 1."""
+    """Two plans of one query: 0.3 now, or 1 later. At γ = 0.2 the first is worth more, and has to become likelier."""
     env, params = jaxmas.make("probe-delayed-v0")
-    executor, weights = jaxmas.load_executor("act", env, params)
-    config = MetaSkillConfig(updates=60, discount=0.2, **SMALL)
+    config = MetaSkillConfig(queries=1, plans=2, width=8, discount=0.2, entropy=0.0)
+    policy = config.policy(env)
     state = config.initial_state(env, params, jax.random.key(0))
-    _, logs = config.train_chunk(env, params, executor, weights, state, 60)
-    assert logs["reward"][-5:].mean() < 0.4
+    team = env.reset(jax.random.key(0), params)[1]
+
+    def like(value):
+        """Put the same value at every (query, plan, boundary)."""
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, 2, 2, *jnp.shape(leaf))), value)
+
+    def log_prob(weights):
+        outputs, _ = policy.space.network.apply(weights, team)
+        return policy.space.log_prob(outputs, jnp.int32(0))
+
+    blank = env.plan_space.empty()
+    steps = MetaStep(
+        team=like(team),
+        plan=like(blank),
+        info={"choice": jnp.array([[[0, 0], [1, 1]]])},
+        reward=jnp.array([[[0.3, 0.0], [0.0, 1.0]]]),
+        discount=jnp.array([[[0.2, 0.0], [0.2, 0.0]]]),
+        terminated=jnp.array([[[False, True], [False, True]]]),
+        truncated=like(jnp.array(False)),
+        next_team=like(team),
+        steps=like(jnp.int32(1)),
+        acting=like(jnp.int32(2)),
+        metrics={},
+    )
+    learn = functools.partial(meta_skill.learn_group, config, policy)
+    weights, _, _ = learn(state, steps, jnp.float32(0), jax.random.key(0))
+    assert log_prob(weights) > log_prob(state.params)
 
 
 @pytest.mark.parametrize(

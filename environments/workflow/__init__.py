@@ -1,0 +1,1 @@
+"""``workflow``: a team of agents solves a query, a graph of subtasks."""

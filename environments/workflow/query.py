@@ -15,6 +15,7 @@ from jaxmas.pytrees import pytree
 SHAPES = ("single", "chain", "wide", "tree", "random")
 MAX_PARENTS = 3
 
+
 @pytree
 class QueryMix:
     """Ranges that a query's traits are drawn from, independently of each other. All ends inclusive."""

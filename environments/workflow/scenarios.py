@@ -1,6 +1,7 @@
 """The workflow scenarios. Numbers here are frozen with the scenario's version."""
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,17 +40,17 @@ def mixed_params(num_agents: int) -> WorkflowParams:
             size=f([0.25, 0.5]),
             width=f(0.0),
             difficulty=f([0.02, 0.35]),
-            difficulty_spread=f(0.8),
-            skill_focus=f([0.0, 0.85]),
+            difficulty_spread=f(0.5),
+            skill_focus=f([0.0, 1.0]),
             rho=f([0.0, 0.5]),
             distractor=f([0.0, 0.4]),
-            handoff_noise=f([0.0, 0.12]),
-            slack=f([0.0, 8.0]),
+            handoff_noise=f([0.0, 0.45]),
+            slack=f([0.0, 4.0]),
         ),
         reward=Reward(
             success=f(1.0),
-            cost=f(0.06),
-            complexity=f(0.09),
+            cost=f(0.1),
+            complexity=f(0.04),
             latency=f(0.03),
             partial=f(0.0),
             cost_reference=f(20.0),
@@ -58,18 +59,18 @@ def mixed_params(num_agents: int) -> WorkflowParams:
         tables=skill_tables(),
         tier_noise=f([[1.3] * NUM_SKILLS, [0.9] * NUM_SKILLS, [0.6] * NUM_SKILLS]),
         tier_cost=f([1.0, 2.2, 8.0]),
-        mismatch=mismatch_table(matched=1.0, other=4.5, generalist=2.5, critic=1.3),
+        mismatch=mismatch_table(matched=1.0, other=4.0, generalist=2.0, critic=1.3),
         ability=jnp.ones((num_agents, NUM_SKILLS), jnp.float32),
         faulty=jnp.zeros(num_agents, jnp.float32),
         adversarial=jnp.zeros(num_agents, jnp.float32),
-        context_load=f(0.2),
+        context_load=f(0.15),
         max_noise=f(0.9),
         read_cost=f(0.04),
         message_loss=f(0.02),
         plan_cost=f(0.2),
         change_cost=f(0.01),
         plan_loss=f(0.0),
-        designer_noise=f(0.05),
+        designer_noise=f(0.03),
         designer_delay=jnp.int32(0),
     )
 
@@ -120,8 +121,8 @@ def make_roster(num_agents: int = 16, *, coordination_interval: int | None = Non
     faulty, adversarial = np.zeros(num_agents), np.zeros(num_agents)
     faulty[order[: num_agents * 3 // 16]] = 1
     adversarial[order[num_agents * 3 // 16 : num_agents * 5 // 16]] = 1
-    world = {"ability": ability, "faulty": faulty, "adversarial": adversarial}
-    return env, dataclasses.replace(params, **{name: jnp.array(value, jnp.float32) for name, value in world.items()})
+    f = functools.partial(jnp.array, dtype=jnp.float32)
+    return env, dataclasses.replace(params, ability=f(ability), faulty=f(faulty), adversarial=f(adversarial))
 
 
 def make_specialist(

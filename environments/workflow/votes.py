@@ -41,9 +41,7 @@ def pooled_crowd(words: UInt32[Array, "sources *s"]) -> Int[Array, "*s 8"]:
     return jnp.stack(counts, axis=-1).astype(jnp.int32)
 
 
-def plurality(
-    counts: Int[Array, "*s 8"], tie: UInt32[Array, "*s"]
-) -> tuple[Int[Array, "*s"], Int[Array, "*s"]]:
+def plurality(counts: Int[Array, "*s 8"], tie: UInt32[Array, "*s"]) -> tuple[Int[Array, "*s"], Int[Array, "*s"]]:
     """Return the most frequent token and its count; ``tie`` (three bits) orders tokens of equal count."""
     order = (tie & 7).astype(jnp.int32)
     ranked = [(counts[..., token] << 3) | (token ^ order) for token in range(VOCABULARY)]

@@ -79,9 +79,7 @@ class Work:
     own_count: Int[Array, "num_agents"]
 
 
-def next_work(
-    query: Query, team: Team, board: Board, params, seed, agent_seeds, step: Int[Array, ""]
-) -> Work:
+def next_work(query: Query, team: Team, board: Board, params, seed, agent_seeds, step: Int[Array, ""]) -> Work:
     """Let every agent look around, choose a subtask, gather its inputs and perceive its operand."""
     visible, others = visible_counts(team.reads, board.counts)
     fresh_task, has_fresh = choose(query, team, board, visible, others, agent_seeds, step)
@@ -224,11 +222,11 @@ def record(
     written = [
         (plane & ~mark) | jnp.where((count[:, None] >> place) & 1, mark, 0) for place, plane in enumerate(board.counts)
     ]
-    written = jnp.where(counted[:, None], jnp.stack(written), board.counts)
+    counts = jnp.where(counted[:, None], jnp.stack(written), board.counts)
     looked = work.acting & team.critic
     return Board(
         votes=votes,
-        counts=written,
+        counts=counts,
         reviewed=jnp.where(looked[:, None], board.reviewed | mark, board.reviewed),
         last_task=jnp.where(work.acting, work.task, board.last_task),
         last_inputs=jnp.where(work.acting, pack_inputs(work.inputs), board.last_inputs),

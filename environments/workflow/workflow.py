@@ -119,9 +119,7 @@ class Workflow(Environment):
         query = sample_query(query_key, params.mix, params.tables, self.max_subtasks, self.horizon)
         return self.start(noise_key, query, params)
 
-    def start(
-        self, key: PRNGKeyArray, query: Query, params: WorkflowParams
-    ) -> tuple[WorkflowState, TeamObservation]:
+    def start(self, key: PRNGKeyArray, query: Query, params: WorkflowParams) -> tuple[WorkflowState, TeamObservation]:
         """Begin a given query with noise from ``key``."""
         seeds = jax.random.bits(key, (self.num_agents + 1,), jnp.uint32)
         plan = self.plan_space.empty()
@@ -248,9 +246,7 @@ class Workflow(Environment):
         return Totals(jnp.float32(0), zero, zero, zero, jnp.float32(0), agents.astype(bool), agents, tasks)
 
 
-def _characters(
-    agent_seeds: UInt32[Array, "num_agents"], params: WorkflowParams
-) -> Int[Array, "num_agents"]:
+def _characters(agent_seeds: UInt32[Array, "num_agents"], params: WorkflowParams) -> Int[Array, "num_agents"]:
     """Draw who is faulty and who adversarial in this query."""
     draw = uniform(hashed(agent_seeds, -2))
     bad = params.faulty + params.adversarial
@@ -341,9 +337,7 @@ def _report(
     return due, jnp.where(top > 0, token, -1)
 
 
-def sink_votes(
-    state: WorkflowState, board: Board, params: WorkflowParams
-) -> tuple[Int[Array, "8"], Int[Array, ""]]:
+def sink_votes(state: WorkflowState, board: Board, params: WorkflowParams) -> tuple[Int[Array, "8"], Int[Array, ""]]:
     """Return the sink's votes that reach the reporter, and how many were in sight before any was lost."""
     reporter = state.team.reporter
     reads = state.team.reads[reporter]
