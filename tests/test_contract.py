@@ -334,7 +334,9 @@ def test_wrong_sizes_are_one_clear_error(name: str) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(reason="bug: an interval of 0 is taken for none given (`or`), and probes ignore any interval")
+@pytest.mark.xfail(
+    raises=AssertionError, reason="bug: an interval of 0 is taken for none given (`or`), and probes ignore any interval"
+)
 @pytest.mark.parametrize(
     ("name", "interval"), [("workflow-mixed-v0", 0), ("probe-delayed-v0", 2), ("probe-delayed-v0", 3)]
 )
@@ -373,13 +375,7 @@ def planner(env, meta):
     return jax.jit(jax.vmap(plan, in_axes=(0, None, None)))
 
 
-ALONE = pytest.mark.xfail(reason="bug: _topology draws from 1 … n-1, which is empty for one agent")
-SIZES = [
-    pytest.param(entry.name, agents, marks=ALONE if agents == 1 and entry.family == "workflow" else ())
-    for entry in SCENARIOS
-    for agents in (1, 8, 16)
-    if STRATEGIES.names(entry.family)
-]
+SIZES = [(entry.name, agents) for entry in SCENARIOS for agents in (1, 8, 16) if STRATEGIES.names(entry.family)]
 
 
 @pytest.mark.parametrize(("name", "agents"), SIZES)
@@ -458,10 +454,8 @@ def loop(env, params, policies: Policies, state, team, gamma: float) -> list[dic
         for step in range(env.coordination_interval):
             ended = bool(method("is_over")(env, state))
             acting += int(observation.acting.sum())
-            distribution = policies.executor.apply(policies.executor_params, (), observation, observation.acting, key)[
-                1
-            ]
-            actions = distribution.mode()
+            seen = (observation, observation.acting, key)
+            actions = policies.executor.apply(policies.executor_params, (), *seen)[1].mode()
             state, timestep = method("step")(env, key, state, actions.astype(jnp.int32), params)
             observation = timestep.observation
             assert not (ended and timestep.reward != 0)
@@ -693,12 +687,17 @@ def test_every_use_of_chance_has_fresh_keys(given_keys) -> None:
         assert len(set(keys)) == len(keys), who
 
 
-@pytest.mark.xfail(reason="bug: fold_in(key, 0) is split(key, n)[0]: later plans share keys with the first interval")
+@pytest.mark.xfail(
+    raises=AssertionError,
+    reason="bug: fold_in(key, 0) is split(key, n)[0]: later plans share keys with the first interval",
+)
 def test_plans_share_no_key_with_anyone_else(given_keys) -> None:
     others = {key for who, keys in given_keys.items() if who != "plan" for key in keys}
     assert not others & set(given_keys["plan"])
 
 
-@pytest.mark.xfail(reason="bug: play_interval gives one step key to both the executor and the environment")
+@pytest.mark.xfail(
+    raises=AssertionError, reason="bug: play_interval gives one step key to both the executor and the environment"
+)
 def test_executor_and_environment_share_no_key(given_keys) -> None:
     assert not set(given_keys["executor"]) & set(given_keys["step"])

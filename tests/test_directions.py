@@ -26,7 +26,7 @@ MEMBERS = 7
 
 
 def world(shape: str, **changes: Any):
-    """Return six to eight subtasks of one shape; all roles and tiers alike, so that who reads whom is all that differs."""
+    """Return six to eight subtasks of one shape; all roles and tiers are alike, so that only who reads whom matters."""
     _, params = jaxmas.make("workflow-mixed-v0", num_agents=ENV.num_agents)
     mix: dict[str, Any] = {
         "shape_weights": np.eye(len(SHAPES))[SHAPES.index(shape)],

@@ -13,16 +13,12 @@ import pytest
 import jaxmas
 from jaxmas import anchors, evaluation
 from jaxmas.algorithms.rules import Rule, fit_rule
+from jaxmas.catalog import SCENARIOS
 from jaxmas.experiments import freeze
 from jaxmas.headroom import crossed_best
 from jaxmas.policies import RandomPolicy, TemplatePolicy
 from jaxmas.references import best_few, oracle, portfolio, take_rows
 from jaxmas.registry import TEMPLATES
-
-MISTYPED = pytest.mark.xfail(
-    raises=jaxtyping.TypeCheckError,
-    reason="bug: evaluation annotates a batch of keys as PRNGKeyArray, which is one key: refused by run-time checks",
-)
 
 # --- rules
 
@@ -72,7 +68,10 @@ def test_a_planted_tree_is_found(depth: int) -> None:
     assert (shallow(features) == choice).mean() < 0.6
 
 
-@pytest.mark.xfail(reason="bug: _splits skips a cut inside a run of equal values: discrete features are lost")
+@pytest.mark.xfail(
+    raises=AssertionError,
+    reason="bug: _splits skips a cut inside a run of equal values: discrete features are lost",
+)
 @pytest.mark.parametrize("values", [2, 3, 8])
 def test_a_discrete_feature_is_split(values: int) -> None:
     """The deadline, the size, the depth and the number of skills of a query are discrete."""
@@ -82,7 +81,10 @@ def test_a_discrete_feature_is_split(values: int) -> None:
     assert (rule(feature) == choice).all()
 
 
-@pytest.mark.xfail(reason="bug: the docstring calls two levels exact, yet only `tries` splits are grown at depth 2")
+@pytest.mark.xfail(
+    raises=AssertionError,
+    reason="bug: the docstring calls two levels exact, yet only `tries` splits are grown at depth 2",
+)
 def test_two_levels_are_exact() -> None:
     """Exclusive or: no first split pays by itself, so it is found only where every one is tried."""
     features = balanced_features(seed=3)
@@ -263,21 +265,18 @@ def data_of(stream: str, seed: int) -> set[tuple[int, ...]]:
     return set(map(tuple, np.asarray(jax.random.key_data(keys)).tolist()))
 
 
-@MISTYPED
 def test_streams_are_disjoint() -> None:
     sets = [data_of(stream, seed) for stream in ("train", "validation", "test") for seed in (0, 1)]
     assert all(len(one) == 500 for one in sets)
     assert len(set.union(*sets)) == 6 * 500
 
 
-@MISTYPED
 def test_a_stream_goes_on_where_it_stopped() -> None:
     whole = jax.random.key_data(evaluation.query_keys("test", 10))
     parts = [jax.random.key_data(evaluation.query_keys("test", 5, start=start)) for start in (0, 5)]
     assert (whole == jnp.concatenate(parts)).all()
 
 
-@MISTYPED
 def test_noise_of_replicates_is_fresh() -> None:
     keys = evaluation.query_keys("test", 50)
     noise = [evaluation.noise_keys(keys, replicate) for replicate in range(3)]
@@ -291,7 +290,10 @@ def contexts_of(world, keys) -> np.ndarray:
     return np.asarray(evaluation.team_observations(env, params, keys).task_tokens[:, 0].argmax(-1))
 
 
-@MISTYPED
+@pytest.mark.xfail(
+    raises=jaxtyping.TypeCheckError,
+    reason="bug: _padded says that it returns as many keys as it is given: refused by run-time checks where it pads",
+)
 @pytest.mark.parametrize("chunk", [8, 7, 3])
 def test_chunks_and_padding_change_nothing(world, monkeypatch, chunk: int) -> None:
     env, params, meta, executor, executor_params = world
@@ -311,7 +313,6 @@ def test_chunks_and_padding_change_nothing(world, monkeypatch, chunk: int) -> No
     assert np.array_equal(rewards[0, 1], expected)
 
 
-@MISTYPED
 def test_rows_of_an_index_are_cells_of_the_matrix() -> None:
     """On a noisy world, so that the instance and the noise both have to agree."""
     env, params = jaxmas.make("workflow-mixed-v0", num_agents=2)
@@ -330,7 +331,6 @@ def test_rows_of_an_index_are_cells_of_the_matrix() -> None:
     assert not np.allclose(matrix[0, 0], matrix[0, 2])  # … and rows matter
 
 
-@MISTYPED
 def test_all_methods_meet_the_same_instances(world) -> None:
     """Whatever a policy draws, the query behind key i is the same: here, its context."""
     env, params, meta, executor, executor_params = world
@@ -372,7 +372,9 @@ def test_the_hash_changes_with_any_number() -> None:
     assert anchors.params_hash(jax.tree.map(jnp.copy, params)) == anchors.params_hash(params)
 
 
-@pytest.mark.xfail(reason="bug: anchors give one standard error as a number where statistics wants a sequence")
+@pytest.mark.xfail(
+    raises=ValueError, reason="bug: anchors give one standard error as a number where statistics wants a sequence"
+)
 def test_a_score_needs_its_own_setting(monkeypatch) -> None:
     env, params = jaxmas.make("probe-context-v0")
     anchor = {
@@ -406,28 +408,50 @@ def test_the_frozen_anchors_hold_for_the_scenarios_as_they_are() -> None:
         assert anchor["random"]["mean"] < anchor["strategy"]["mean"], name
 
 
-@pytest.mark.xfail(reason="bug: freeze() names the shape of the scenario's name instead of its environment")
-def test_freeze_writes_anchors_that_give_a_score(tmp_path, monkeypatch) -> None:
-    settings = freeze.Settings(("workflow-mixed-v0",), validation=32, test=32, out=tmp_path / "anchors.json")
-    env, params = jaxmas.make("workflow-mixed-v0", num_agents=4)
-    monkeypatch.setattr(freeze.jaxmas, "make", lambda name: (env, params))
-    rewards = iter(np.linspace(0, 1, 10_000))
+@pytest.fixture
+def freezing(tmp_path, monkeypatch):
+    """Freeze scenarios with made-up outcomes: rewards of rows from a given generator, 0.1 for random, 0.6 for rows."""
 
-    def table(env, params, meta, rows, *rest, **options):
-        shape = (1, len(jax.tree.leaves(rows)[0]), 4)
-        return np.array([next(rewards) for _ in range(int(np.prod(shape)))]).reshape(shape), np.zeros(shape[1:])
+    def freeze_with(scenarios: tuple[str, ...], seed: int):
+        rng = np.random.default_rng(seed)
+
+        def table(env, params, meta, rows, *rest, **options):
+            shape = (1, len(jax.tree.leaves(rows)[0]), 4)
+            return rng.normal(size=shape), np.zeros(shape[1:])
+
+        monkeypatch.setattr(evaluation, "reward_matrix", table)
+        freeze.main(freeze.Settings(scenarios, validation=4, test=4, out=tmp_path / "anchors.json"))
+        return json.loads((tmp_path / "anchors.json").read_text())
 
     def outcome(env, params, meta, *rest, **options):
-        level = 0.1 if isinstance(meta, RandomPolicy) else 0.6
-        return {"reward": level + np.linspace(-0.1, 0.1, 64)}
+        return {"reward": (0.1 if isinstance(meta, RandomPolicy) else 0.6) + np.linspace(-0.1, 0.1, 64)}
 
-    monkeypatch.setattr(freeze.evaluation, "reward_matrix", table)
-    monkeypatch.setattr(freeze.evaluation, "evaluate", outcome)
-    freeze.main(settings)
-    written = json.loads(settings.out.read_text())
+    monkeypatch.setattr(evaluation, "evaluate", outcome)
+    return freeze_with
+
+
+def test_freeze_writes_what_scores_and_strategies_read(freezing, monkeypatch) -> None:
+    written = freezing(("workflow-mixed-v0", "workflow-roster-v0"), seed=0)
     monkeypatch.setattr(anchors, "frozen_anchors", lambda: written)
-    score = anchors.coordination_score("workflow-mixed-v0", env, params, "frozen-90", 0.35)
-    assert score == pytest.approx(0.5, abs=1e-6)
-    # Rewards rise from row to row in the fake table: every strategy is tuned to the last of its rows.
-    for strategy, rows in freeze.TUNABLE.items():
-        assert anchors.tuned_row(strategy, env) in rows
+    for scenario in ("workflow-mixed-v0", "workflow-roster-v0"):
+        env, params = jaxmas.make(scenario)
+        anchor = written[anchors.setting(scenario, env, SCENARIOS[scenario].executor)]
+        assert anchor["params"] == anchors.params_hash(params)
+        assert anchor["random"]["mean"] == pytest.approx(0.1) and anchor["strategy"]["mean"] == pytest.approx(0.6)
+        assert anchor["strategy"]["name"] in freeze.TUNABLE
+        assert 0 < anchor["strategy"]["standard_error"] < 0.01
+        for strategy, rows in freeze.TUNABLE.items():
+            assert anchors.tuned_row(strategy, env) in rows
+    moved = [name for name, rows in freeze.TUNABLE.items() if anchors.tuned_row(name, env) != rows[0]]
+    assert len(moved) > 3  # tuned, not left at their defaults
+    assert anchors.tuned_row("chain", jaxmas.make("workflow-pool-v0")[0]) is None
+
+
+@pytest.mark.xfail(
+    raises=AssertionError,
+    reason="bug: freezing one scenario tunes the rows of all of its shape anew, whose anchors then are out of date",
+)
+def test_freezing_one_more_scenario_leaves_the_others_as_they_are(freezing) -> None:
+    before = freezing(("workflow-mixed-v0",), seed=0)
+    after = freezing(("workflow-roster-v0",), seed=1)
+    assert {name: after[name] for name in before} == before
