@@ -130,7 +130,8 @@ def _thousands(value: float | None) -> str:
 def _demo(console: Console, result: Mapping[str, Any]) -> None:
     learned, best = result["learned"], result["best_strategy"]
     rule = next(name for name, row in result["methods"].items() if row["kind"] == "rule")
-    keys = ("reward", "success", "cost", "latency", "messages")
+    known = result["methods"][learned]
+    keys = tuple(key for key in ("reward", "success", "cost", "latency", "messages") if key in known)
     rows = []
     for name in sorted({learned, best, rule}, key=list(result["methods"]).index):
         row = result["methods"][name]

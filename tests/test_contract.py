@@ -237,7 +237,12 @@ def test_the_designers_reset_is_what_it_sees(name: str) -> None:
     assert same(method("observe_team")(env, state, params), team)
 
 
-@scenarios
+SLOW_UNCOMPILED = ("workflow-crowd-v0", "workflow-pool-v0")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW_UNCOMPILED else ()) for name in NAMES]
+)
 def test_jit_equals_eager(name: str) -> None:
     env, params = make(name)
     played = game(name)
@@ -445,22 +450,24 @@ def test_every_scenario_names_an_executor_that_fits() -> None:
 
 
 def loop(env, params, policies: Policies, state, team, gamma: float) -> list[dict[str, Any]]:
-    """Play a query in plain Python; return one row per plan boundary. Keys do not matter to who plays here."""
-    rows, key = [], jax.random.key(0)
+    """Play a query in plain Python; return one row per plan boundary. Keys do not matter to who plays here.
+
+    The methods are those of the environment without an interval of its own: it means nothing to a single step.
+    """
+    rows, key, usual = [], jax.random.key(0), dataclasses.replace(env, coordination_interval=env.horizon)
+    plan_for = jax.jit(lambda team: policies.meta.apply(policies.meta_params, (), team, key)[0])
+    act = jax.jit(lambda seen: policies.executor.apply(policies.executor_params, (), seen, seen.acting, key)[1].mode())
     for _ in range(env.horizon // env.coordination_interval):
-        plan = policies.meta.apply(policies.meta_params, (), team, key)[0]
-        state, observation = method("coordinate")(env, key, state, plan, params)
+        state, observation = method("coordinate")(usual, key, state, plan_for(team), params)
         reward, lived, acting = 0.0, 0, 0
         for step in range(env.coordination_interval):
-            ended = bool(method("is_over")(env, state))
+            ended = bool(method("is_over")(usual, state))
             acting += int(observation.acting.sum())
-            seen = (observation, observation.acting, key)
-            actions = policies.executor.apply(policies.executor_params, (), *seen)[1].mode()
-            state, timestep = method("step")(env, key, state, actions.astype(jnp.int32), params)
+            state, timestep = method("step")(usual, key, state, act(observation).astype(jnp.int32), params)
             observation = timestep.observation
             assert not (ended and timestep.reward != 0)
             reward, lived = reward + gamma**step * float(timestep.reward), lived + (not ended)
-        team = method("observe_team")(env, state, params)
+        team = method("observe_team")(usual, state, params)
         discount = 0.0 if timestep.terminated else gamma**lived
         row = {"reward": reward, "steps": lived, "acting": acting, "discount": discount}
         rows.append(row | {name: float(value) for name, value in timestep.metrics.items()})
@@ -469,11 +476,12 @@ def loop(env, params, policies: Policies, state, team, gamma: float) -> list[dic
 
 @pytest.mark.parametrize(
     ("name", "interval", "executor", "row"),
-    [("workflow-mixed-v0", 3, "scripted", (7, 1, 1, 1, 1, 1, 1)), ("probe-delayed-v0", None, "act", (1,))],
+    [("workflow-mixed-v0", 3, "scripted", (7, 1, 1, 1, 1, 1, 1)), ("probe-delayed-v0", 1, "act", (1,))],
 )
-def test_play_query_equals_a_loop(name: str, interval: int | None, executor: str, row: tuple[int, ...]) -> None:
+def test_play_query_equals_a_loop(name: str, interval: int, executor: str, row: tuple[int, ...]) -> None:
     """A strategy and the exact rule leave nothing to chance but the query and its noise, which the state holds."""
-    env, params = jaxmas.make(name, num_agents=4, coordination_interval=interval)
+    usual, params = make(name)
+    env = dataclasses.replace(usual, coordination_interval=interval)
     intervals, gamma = env.horizon // env.coordination_interval, 0.9
     policy, weights = jaxmas.load_executor(executor, env, params)
     policies = Policies(TemplatePolicy(env), TEMPLATES[env.family].row(row), policy, weights)

@@ -54,7 +54,7 @@ def check(lowered: export.Exported) -> None:
     assert "callback" not in lowered.mlir_module()  # nothing goes back to the host
 
 
-def unequal(one: list[Any], other: list[Any]) -> list[int]:
+def unequal(one: Any, other: Any) -> list[int]:
     return [place for place, (a, b) in enumerate(zip(one, other, strict=True)) if not np.array_equal(a, b)]
 
 

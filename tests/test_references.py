@@ -14,6 +14,7 @@ import jaxmas
 from jaxmas import anchors, evaluation
 from jaxmas.algorithms.rules import Rule, fit_rule
 from jaxmas.catalog import SCENARIOS
+from jaxmas.environments.probes import ActExecutor, Probe, ProbeParams
 from jaxmas.experiments import freeze
 from jaxmas.headroom import crossed_best
 from jaxmas.policies import RandomPolicy, TemplatePolicy
@@ -313,22 +314,37 @@ def test_chunks_and_padding_change_nothing(world, monkeypatch, chunk: int) -> No
     assert np.array_equal(rewards[0, 1], expected)
 
 
+@dataclasses.dataclass(frozen=True)
+class Noisy(Probe):
+    """A probe of many contexts: the query draws one, the noise moves it on, and each pays another amount."""
+
+    contexts: int = 97
+
+    def reseed(self, key, state, params):
+        moved = (state.context + jax.random.randint(key, (), 0, self.contexts)) % self.contexts
+        return dataclasses.replace(state, context=moved)
+
+
 def test_rows_of_an_index_are_cells_of_the_matrix() -> None:
-    """On a noisy world, so that the instance and the noise both have to agree."""
-    env, params = jaxmas.make("workflow-mixed-v0", num_agents=2)
-    executor, executor_params = jaxmas.load_executor("scripted-90", env, params)
-    templates, meta = TEMPLATES["workflow"], TemplatePolicy(env)
-    table = take_rows(templates.table(), np.array([0, 20, 60]))
+    """A reward names its query, its noise and its row, so that all three have to agree."""
+    payoff = jnp.asarray(np.random.default_rng(1).permutation(97 * 2).reshape(97, 2), jnp.float32)
+    env, params = Noisy(), ProbeParams(payoff, payoff)
     keys = evaluation.query_keys("validation", 24)
-    arguments = (env, params, meta, table, executor, executor_params, keys)
-    matrix, _ = evaluation.reward_matrix(*arguments, replicates=range(1, 3))
-    index = np.random.default_rng(0).integers(0, 3, (5, 24))
-    played = evaluation.reward_of_rows(*arguments, index, replicates=range(1, 3))
-    assert played.shape == (2, 5, 24)
-    expected = np.stack([matrix[replicate][index, np.arange(24)] for replicate in range(2)])
-    assert np.allclose(played, expected, atol=1e-6)
-    assert not np.allclose(matrix[0], matrix[1])  # replicates meet other noise …
-    assert not np.allclose(matrix[0, 0], matrix[0, 2])  # … and rows matter
+    arguments = (env, params, TemplatePolicy(env), jnp.arange(2), ActExecutor(), None, keys)
+    matrix, costs = evaluation.reward_matrix(*arguments, replicates=range(1, 4))
+    assert matrix.shape == (3, 2, 24) and costs.shape == (2, 24)
+    index = np.random.default_rng(0).integers(0, 2, (5, 24))
+    played = evaluation.reward_of_rows(*arguments, index, replicates=range(1, 4))
+    assert played.shape == (3, 5, 24)
+    expected = np.stack([matrix[replicate][index, np.arange(24)] for replicate in range(3)])
+    assert np.array_equal(played, expected)
+    assert (matrix[0] == matrix[1]).mean() < 0.2  # replicates meet other noise …
+    rows = np.asarray(payoff)
+    met = [[np.argwhere(rows == reward)[0, 0] for reward in row] for row in matrix[0]]
+    assert met[0] == met[1]  # … and rows the same
+    each = evaluation.evaluate(*arguments[:3], jnp.int32(1), ActExecutor(), None, keys, replicates=3)["reward"]
+    again, _ = evaluation.reward_matrix(*arguments, replicates=range(3))
+    assert np.allclose(each, again[:, 1].mean(axis=0))
 
 
 def test_all_methods_meet_the_same_instances(world) -> None:
