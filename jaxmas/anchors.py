@@ -47,8 +47,7 @@ def coordination_score(scenario: str, env: Any, params: Any, executor: str, rewa
     if anchor is None or anchor["params"] != params_hash(params):
         return None
     errors = (anchor["random"]["standard_error"], anchor["strategy"]["standard_error"])
-    combined = float(np.hypot(*errors))
-    return score_between(reward, anchor["random"]["mean"], anchor["strategy"]["mean"], standard_errors=combined)
+    return score_between(reward, anchor["random"]["mean"], anchor["strategy"]["mean"], standard_errors=errors)
 
 
 def tuned_row(strategy: str, env: Any) -> tuple[int, ...] | None:

@@ -87,7 +87,7 @@ def evaluate(
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-def _padded(keys: Key[Array, "queries"], size: int) -> Key[Array, "queries"]:
+def _padded(keys: Key[Array, "queries"], size: int) -> Key[Array, "padded"]:
     """Repeat the last key, so that every chunk has one shape and compiles once."""
     missing = size - len(keys)
     return jnp.concatenate([keys, jnp.repeat(keys[-1:], missing, axis=0)]) if missing else keys

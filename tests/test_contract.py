@@ -449,7 +449,7 @@ def test_every_scenario_names_an_executor_that_fits() -> None:
 # --- roll-outs of a query, against a loop
 
 
-def loop(env, params, policies: Policies, state, team, gamma: float) -> list[dict[str, Any]]:
+def loop(env: Any, params, policies: Policies, state, team, gamma: float) -> list[dict[str, Any]]:
     """Play a query in plain Python; return one row per plan boundary. Keys do not matter to who plays here.
 
     The methods are those of the environment without an interval of its own: it means nothing to a single step.
@@ -481,7 +481,7 @@ def loop(env, params, policies: Policies, state, team, gamma: float) -> list[dic
 def test_play_query_equals_a_loop(name: str, interval: int, executor: str, row: tuple[int, ...]) -> None:
     """A strategy and the exact rule leave nothing to chance but the query and its noise, which the state holds."""
     usual, params = make(name)
-    env = dataclasses.replace(usual, coordination_interval=interval)
+    env = dataclasses.replace(usual, coordination_interval=interval)  # type: ignore[type-var]
     intervals, gamma = env.horizon // env.coordination_interval, 0.9
     policy, weights = jaxmas.load_executor(executor, env, params)
     policies = Policies(TemplatePolicy(env), TEMPLATES[env.family].row(row), policy, weights)

@@ -6,7 +6,6 @@ import json
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -18,8 +17,7 @@ from jaxmas.environments.probes import ActExecutor, Probe, ProbeParams
 from jaxmas.experiments import freeze
 from jaxmas.headroom import crossed_best
 from jaxmas.policies import RandomPolicy, TemplatePolicy
-from jaxmas.references import best_few, oracle, portfolio, take_rows
-from jaxmas.registry import TEMPLATES
+from jaxmas.references import best_few, oracle, portfolio
 
 # --- rules
 
@@ -291,10 +289,6 @@ def contexts_of(world, keys) -> np.ndarray:
     return np.asarray(evaluation.team_observations(env, params, keys).task_tokens[:, 0].argmax(-1))
 
 
-@pytest.mark.xfail(
-    raises=jaxtyping.TypeCheckError,
-    reason="bug: _padded says that it returns as many keys as it is given: refused by run-time checks where it pads",
-)
 @pytest.mark.parametrize("chunk", [8, 7, 3])
 def test_chunks_and_padding_change_nothing(world, monkeypatch, chunk: int) -> None:
     env, params, meta, executor, executor_params = world
@@ -388,9 +382,6 @@ def test_the_hash_changes_with_any_number() -> None:
     assert anchors.params_hash(jax.tree.map(jnp.copy, params)) == anchors.params_hash(params)
 
 
-@pytest.mark.xfail(
-    raises=ValueError, reason="bug: anchors give one standard error as a number where statistics wants a sequence"
-)
 def test_a_score_needs_its_own_setting(monkeypatch) -> None:
     env, params = jaxmas.make("probe-context-v0")
     anchor = {
