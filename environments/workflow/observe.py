@@ -127,7 +127,7 @@ def _agreement(board: Board, team: Team) -> Float[Array, "num_agents"]:
     words = jnp.where(senders(team)[:, None], board.votes, 0)
     winner = jnp.argmax(v.pooled_crowd(words), axis=-1).astype(jnp.uint32)
     shared = jnp.sum((words >> (4 * winner)) & 15, axis=1)
-    total = sum(jnp.sum((words >> (4 * token)) & 15, axis=1) for token in range(v.VOCABULARY))
+    total = jnp.sum(v.size(words), axis=1)
     return shared / jnp.maximum(total, 1)
 
 

@@ -26,6 +26,12 @@ def shift_tokens(word: UInt32[Array, "*s"], offset: UInt32[Array, "*s"]) -> UInt
     return (word << (4 * offset)) | (word >> ((32 - 4 * offset) & 31))
 
 
+def size(words: UInt32[Array, "*s"]) -> UInt32[Array, "*s"]:
+    """Return the number of votes in each histogram word."""
+    bytewise = (words & jnp.uint32(0x0F0F0F0F)) + ((words >> 4) & jnp.uint32(0x0F0F0F0F))
+    return (bytewise * jnp.uint32(0x01010101)) >> 24
+
+
 def pooled(words: UInt32[Array, "*s sources"], axis: int = -1) -> Int[Array, "*t 8"]:
     """Add up the histograms of up to 17 sources, four tokens to a word on the way."""
     even = jnp.sum(words & jnp.uint32(0x0F0F0F0F), axis=axis, dtype=jnp.uint32)
@@ -35,8 +41,15 @@ def pooled(words: UInt32[Array, "*s sources"], axis: int = -1) -> Int[Array, "*t
 
 
 def pooled_crowd(words: UInt32[Array, "sources *s"]) -> Int[Array, "*s 8"]:
-    """Add up the histograms of up to 4,369 sources along the first axis, two tokens to a word on the way."""
-    pairs = [jnp.sum((words >> (4 * p)) & jnp.uint32(0x000F000F), axis=0, dtype=jnp.uint32) for p in range(4)]
+    """Add up the histograms of up to 4,369 sources along the first axis; four tokens to a word at first, then two."""
+    few = min(len(words), 16)
+    padded = jnp.pad(words, ((0, -len(words) % few), *[(0, 0)] * (words.ndim - 1)))
+    groups = padded.reshape(-1, few, *words.shape[1:])
+    tokens = [(groups >> shift) & jnp.uint32(0x0F0F0F0F) for shift in (0, 4)]
+    halves = [functools.reduce(jnp.add, [half[:, place] for place in range(few)]) for half in tokens]
+    pairs = [
+        jnp.sum((halves[p % 2] >> (8 * (p // 2))) & jnp.uint32(0x00FF00FF), axis=0, dtype=jnp.uint32) for p in range(4)
+    ]
     counts = [(pairs[token % 4] >> (16 * (token // 4))) & 0xFFFF for token in range(VOCABULARY)]
     return jnp.stack(counts, axis=-1).astype(jnp.int32)
 
@@ -67,6 +80,31 @@ def spread(words: UInt32[Array, "*s words"], width: int) -> UInt32[Array, "*s wo
     The rows stay: flattening them here would keep XLA from vectorising the loops that this feeds.
     """
     return (words[..., None] >> jnp.arange(width, dtype=jnp.uint32)) & 1
+
+
+def settled(words: UInt32[Array, "*s"]) -> UInt32[Array, "*s"]:
+    """Return the words unchanged, but computed once.
+
+    XLA repeats a chain of bit operations in each of its uses, 32 times over where the bits are spread; it does not
+    repeat a reduction.
+    """
+    either = jnp.where(jnp.arange(2).reshape(2, *[1] * words.ndim) == 0, words, jnp.uint32(0))
+    return jnp.sum(either, axis=0, dtype=jnp.uint32)
+
+
+def by_task(words: UInt32[Array, "rows words"]) -> UInt32[Array, "blocks tasks"]:
+    """Transpose a matrix of bits: a word of the result holds one subtask for 32 rows."""
+    blocks = -(-len(words) // WORD)
+    padded = jnp.pad(words, ((0, blocks * WORD - len(words)), (0, 0))).reshape(blocks, WORD, -1)
+    place = jnp.arange(WORD, dtype=jnp.uint32)[:, None, None]
+    return jnp.sum(spread(padded, WORD) << place, axis=1, dtype=jnp.uint32).reshape(blocks, -1)
+
+
+def by_agent(columns: UInt32[Array, "blocks tasks"], rows: int) -> UInt32[Array, "rows words"]:
+    """Undo ``by_task``."""
+    place = jnp.arange(WORD, dtype=jnp.uint32)[:, None]
+    bits = (columns[:, None, :] >> place) & 1
+    return pack(bits.astype(bool)).reshape(len(columns) * WORD, -1)[:rows]
 
 
 def pack_counts(counts: Int[Array, "*s tasks"]) -> UInt32[Array, "3 *s words"]:

@@ -20,6 +20,8 @@ _NO_PARENT = 0
 _INDEX_BITS = 13
 _INDEX = 2**_INDEX_BITS - 1
 _REVISION_STRIDE = v.MAX_COUNT + 1
+_FEW_WORDS = 4
+"""Up to here (128 subtasks) ranking every subtask is faster than settling match and novelty on whole words."""
 
 
 @pytree
@@ -119,12 +121,22 @@ def choose(
     vote is enough. A critic's subtasks are those that others answered and that it has not reviewed. An agent with an
     assigned task waits for it and does nothing else.
     """
-    tasks, words = query.needs.shape
-    width = v.lanes(tasks)
+    words = query.needs.shape[1]
     pressed = v.pack(query.height >= query.deadline - step)
     missing = ~(v.at_least(visible, team.quorum) | (v.any_vote(visible) & pressed))
+    missing = missing if words <= _FEW_WORDS else v.settled(missing)
     mine = v.any_vote(board.counts)
     wanted = jnp.where(team.critic[:, None], others & ~mine & ~board.reviewed, missing) & v.pack(query.mask)
+    pick = _pick_small if words <= _FEW_WORDS else _pick_large
+    best = pick(query, team, missing, wanted, mine, agent_seeds)
+    best = jnp.where(team.active & ~team.aggregator, best, 0)
+    return (best - 1) & _INDEX, best > 0
+
+
+def _pick_small(query: Query, team: Team, missing, wanted, mine, agent_seeds) -> Int[Array, "num_agents"]:
+    """Return the best open subtask's rank, 0 for none, by ranking them all."""
+    tasks, words = query.needs.shape
+    width = v.lanes(tasks)
     needs = query.needs.reshape(words, width, words)
     blocked = functools.reduce(
         jnp.bitwise_or, [needs[:, :, word] & missing[:, word, None, None] for word in range(words)]
@@ -133,9 +145,7 @@ def choose(
     assigned = team.task[:, None, None]
     is_open = (v.spread(wanted, width) != 0) & (blocked == 0) & ((assigned < 0) | (assigned == index))
     rank = _rank(query.skill.reshape(words, width), index, team, v.spread(~mine, width), agent_seeds)
-    best = jnp.max(jnp.where(is_open, rank, 0), axis=(1, 2))
-    best = jnp.where(team.active & ~team.aggregator, best, 0)
-    return (best - 1) & _INDEX, best > 0
+    return jnp.max(jnp.where(is_open, rank, 0), axis=(1, 2))
 
 
 def _rank(skill, index, team: Team, untried, agent_seeds) -> Int[Array, "num_agents words lanes"]:
@@ -144,9 +154,63 @@ def _rank(skill, index, team: Team, untried, agent_seeds) -> Int[Array, "num_age
     match = functools.reduce(
         jnp.add, [jnp.where(skill == s, team.preference[:, s, None, None], 0) for s in range(skills)]
     )
-    chance = ((agent_seeds[:, None, None] ^ index.astype(jnp.uint32)) * jnp.uint32(0x7FEB352D)) >> 20
-    order = (match << 1 | untried.astype(jnp.int32)) << 12 | chance.astype(jnp.int32)
+    order = (match << 1 | untried.astype(jnp.int32)) << 12 | _chance(agent_seeds[:, None, None], index)
     return (order << _INDEX_BITS | index) + 1
+
+
+def _chance(agent_seeds: UInt32[Array, "*s"], index: Int[Array, "*t"]) -> Int[Array, "*u"]:
+    """Return twelve bits that order equals, different for each agent."""
+    return (((agent_seeds ^ index.astype(jnp.uint32)) * jnp.uint32(0x7FEB352D)) >> 20).astype(jnp.int32)
+
+
+def _pick_large(query: Query, team: Team, missing, wanted, mine, agent_seeds) -> Int[Array, "num_agents"]:
+    """Return what orders the open subtasks of the best kind, 0 for none: the same choice, word by word.
+
+    Ranking every subtask against all words of missing ones grows with tasks². Here match and novelty are settled on
+    whole words, and only chance is compared subtask by subtask.
+    """
+    tasks, words = query.needs.shape
+    width = v.lanes(tasks)
+    is_open = v.settled(wanted & ~_blocked(query, missing) & _assigned(team.task, words))
+    kinds = [v.pack(query.skill == skill) for skill in range(team.preference.shape[1])]
+    match = [jnp.any((is_open & kind) != 0, axis=1) for kind in kinds]
+    match = [jnp.where(has, team.preference[:, skill], -1) for skill, has in enumerate(match)]
+    best = functools.reduce(jnp.maximum, match)
+    chosen = [jnp.where((match[skill] == best)[:, None], kind, 0) for skill, kind in enumerate(kinds)]
+    chosen = is_open & functools.reduce(jnp.bitwise_or, chosen)
+    untried = chosen & ~mine
+    chosen = jnp.where(jnp.any(untried != 0, axis=1, keepdims=True), untried, chosen)
+    return _by_chance(v.settled(chosen), width, agent_seeds)
+
+
+def _assigned(task: Int[Array, "num_agents"], words: int) -> UInt32[Array, "num_agents words"]:
+    """Return the subtasks that each agent's plan allows: its own, or all."""
+    bit = jnp.uint32(1) << (task % v.WORD).astype(jnp.uint32)
+    own = jnp.where(task[:, None] // v.WORD == jnp.arange(words), bit[:, None], 0)
+    return jnp.where(task[:, None] < 0, jnp.bitwise_not(jnp.uint32(0)), own)
+
+
+def _blocked(query: Query, missing: UInt32[Array, "num_agents words"]) -> UInt32[Array, "num_agents words"]:
+    """Return the subtasks with a parent among the missing ones.
+
+    Agents and subtasks change places: a word then holds one subtask for 32 agents, and a parent is one look-up for
+    all of them.
+    """
+    lacking = v.by_task(missing)
+    each = [jnp.where(row >= 0, lacking[:, jnp.maximum(row, 0)], 0) for row in query.parents.T]
+    return v.by_agent(v.settled(functools.reduce(jnp.bitwise_or, each)), len(missing))
+
+
+def _by_chance(chosen, width: int, agent_seeds: UInt32[Array, "num_agents"]) -> Int[Array, "num_agents"]:
+    """Return chance (12 bits) above the index of the chosen subtask that has most of it, plus one; 0 for none."""
+    lane = jnp.arange(width)
+    best = jnp.zeros((len(chosen), width), jnp.int32)
+    for word in range(chosen.shape[1]):
+        index = lane + word * width
+        rank = _chance(agent_seeds[:, None], index) << _INDEX_BITS | index
+        flag = (chosen[:, word, None] >> lane.astype(jnp.uint32)) & 1
+        best = jnp.maximum(best, jnp.where(flag != 0, rank + 1, 0))
+    return jnp.max(best, axis=1)
 
 
 def read_votes(query: Query, team: Team, board: Board, params, seed, agent_seeds, task: Int[Array, "num_agents"]):
