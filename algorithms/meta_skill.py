@@ -11,6 +11,7 @@ The file reads in the order of an update: draw → play → advantages → loss 
 
 import dataclasses
 import functools
+import math
 from typing import Any, Literal
 
 import jax
@@ -60,6 +61,9 @@ class MetaSkillConfig:
         """Refuse settings that cannot be."""
         for name in ("updates", "queries", "plans", "width", "epochs", "minibatches"):
             refuse(getattr(self, name) < 1, f"meta-skill: {name} is {getattr(self, name)}; it has to be at least 1")
+        for name in ("learning_rate", "entropy", "final_entropy", "max_gradient", "discount", "trace", "value_weight"):
+            value = getattr(self, name)
+            refuse(not 0 <= value < math.inf, f"meta-skill: {name} is {value}; it has to be a number of at least 0")
         refuse(self.learner == "group" and self.plans < 2, "meta-skill: the group learner needs plans of at least 2")
         batch = self.queries * self.plans
         refuse(
@@ -220,7 +224,9 @@ def scores(policy: Any, weights: Any, team: TeamObservation, choice: Any) -> tup
 
 def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weight, key) -> tuple[Any, Any, dict]:
     """Follow Σ A log π with the leave-one-out advantage of each plan's return; one step."""
-    returns = jnp.sum(steps.reward, axis=-1)
+    before = jnp.cumprod(steps.discount, axis=-1)[..., :-1]
+    weight = jnp.concatenate([jnp.ones_like(steps.discount[..., :1]), before], axis=-1)
+    returns = jnp.sum(weight * steps.reward, axis=-1)
     # Scaled by the spread of the returns, not of the advantages: those vanish as the plans of a query agree, and
     # blowing them up again would turn a settled policy's noise into steps of full size.
     advantage = leave_one_out(returns)[..., None] / (jnp.std(returns) + 1e-6)

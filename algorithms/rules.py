@@ -36,15 +36,15 @@ def fit_rule(
 ) -> Rule:
     """Fit the tree that earns most on ``rewards [queries, plans]``.
 
-    At each node the ``tries`` splits that are best with constant leaves are grown in full and the best kept; one level
-    above the leaves every split is tried, so that two levels are exact.
+    At each node the ``tries`` splits that are best with constant leaves are grown in full and the best kept; where two
+    levels are left every split is tried, so that those are exact up to the places of the cuts.
     """
     if depth == 0 or len(features) < 2 * min_leaf:
         return Rule(choice=int(rewards.sum(0).argmax()))
     splits = _splits(features, rewards, cuts, min_leaf)
     if not splits:
         return Rule(choice=int(rewards.sum(0).argmax()))
-    kept = splits[:1] if depth == 1 else splits[:tries]
+    kept = {1: splits[:1], 2: splits}.get(depth, splits[:tries])
     grown = [_grow(features, rewards, split, depth, cuts, tries, min_leaf) for split in kept]
     return max(grown, key=lambda rule: _earned(rule, features, rewards))
 
@@ -56,12 +56,20 @@ def _splits(features, rewards, cuts: int, min_leaf: int) -> list[tuple[int, floa
         order = np.argsort(features[:, feature], kind="stable")
         values = features[order, feature]
         cumulative = np.cumsum(rewards[order], axis=0)
-        for place in np.unique(np.linspace(min_leaf, len(order) - min_leaf, cuts).astype(int)):
-            if place < 1 or place >= len(order) or values[place - 1] == values[place]:
-                continue
+        for place in _places(values, cuts, min_leaf):
             earned = cumulative[place - 1].max() + (cumulative[-1] - cumulative[place - 1]).max()
             scored.append((earned, feature, float((values[place - 1] + values[place]) / 2)))
     return [(feature, threshold) for _, feature, threshold in sorted(scored, reverse=True)]
+
+
+def _places(values: np.ndarray, cuts: int, min_leaf: int) -> np.ndarray:
+    """Return up to ``cuts`` places to cut sorted values: spread evenly, each moved to where a value ends."""
+    ends = np.flatnonzero(values[1:] > values[:-1]) + 1
+    ends = ends[(ends >= min_leaf) & (ends <= len(values) - min_leaf)]
+    if len(ends) <= cuts:
+        return ends
+    wanted = np.linspace(min_leaf, len(values) - min_leaf, cuts).astype(int)
+    return np.unique(ends[np.minimum(np.searchsorted(ends, wanted), len(ends) - 1)])
 
 
 def _grow(features, rewards, split: tuple[int, float], depth: int, cuts: int, tries: int, min_leaf: int) -> Rule:

@@ -78,10 +78,14 @@ def _add(name: str, summary: str, rows: tuple[Row, ...]) -> None:
     STRATEGIES.add(name, functools.partial(_tuned, name), summary, "workflow")
 
 
-def _tuned(name: str, env: Environment) -> MetaPolicy:
+def _tuned(name: str, env: Environment, params: Any = None) -> MetaPolicy:
     from jaxmas.anchors import tuned_row
 
-    return TemplatePolicy(env, tuned_row(name, env) or TUNABLE[name][0])
+    return TemplatePolicy(env, tuned_row(name, env, params) or TUNABLE[name][0])
+
+
+def _random(env: Environment, params: Any = None) -> MetaPolicy:
+    return RandomPolicy(env)
 
 
 for _tier in ("weak", "middle", "strong"):
@@ -126,4 +130,4 @@ _add(
     "weak members first, a strong critic where they disagree",
     _rows("mesh", (2, 3, 4), ("critic",), ("escalate",), ((1, 1), (2, 2), (1, 3), (3, 3))),
 )
-STRATEGIES.add("random", RandomPolicy, "uniform over the legal plans: the zero of the score")
+STRATEGIES.add("random", _random, "uniform over the legal plans: the zero of the score")

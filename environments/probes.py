@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxmas.distributions import Categorical
 from jaxmas.plans import Plan, PlanSpace
+from jaxmas.errors import refuse
 from jaxmas.pytrees import pytree
 from jaxmas.registry import EXECUTORS, SCENARIOS, TEMPLATES, Scenario
 from jaxmas.types import Environment, Observation, TeamObservation, TimeStep
@@ -45,6 +46,11 @@ class Probe(Environment):
     tiers: int = 2
     horizon: int = 1
     coordination_interval: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse any other interval: every step has a plan of its own."""
+        interval = self.coordination_interval
+        refuse(interval != 1, f"coordination_interval is {interval}; a probe plans at every step, so it has to be 1")
 
     @property
     def plan_space(self) -> PlanSpace:
@@ -158,20 +164,20 @@ class ActExecutor:
         return carry, Categorical(logits=jnp.zeros(observation.action_mask.shape))
 
 
-def _bandit(num_agents: int, *, coordination_interval: int | None = None) -> tuple[Probe, ProbeParams]:
+def _bandit(num_agents: int, *, coordination_interval: int = 1) -> tuple[Probe, ProbeParams]:
     payoff = jnp.array([[0.2, 1.0], [0.2, 1.0]])
-    return Probe(num_agents), ProbeParams(payoff, payoff)
+    return Probe(num_agents, coordination_interval=coordination_interval), ProbeParams(payoff, payoff)
 
 
-def _context(num_agents: int, *, coordination_interval: int | None = None) -> tuple[Probe, ProbeParams]:
+def _context(num_agents: int, *, coordination_interval: int = 1) -> tuple[Probe, ProbeParams]:
     payoff = jnp.array([[1.0, 0.0], [0.0, 1.0]])
-    return Probe(num_agents), ProbeParams(payoff, payoff)
+    return Probe(num_agents, coordination_interval=coordination_interval), ProbeParams(payoff, payoff)
 
 
-def _delayed(num_agents: int, *, coordination_interval: int | None = None) -> tuple[Probe, ProbeParams]:
+def _delayed(num_agents: int, *, coordination_interval: int = 1) -> tuple[Probe, ProbeParams]:
     now = jnp.array([[0.3, 0.0], [0.3, 0.0]])
     later = jnp.array([[0.0, 0.0], [0.0, 1.0]])
-    return Probe(num_agents, horizon=2), ProbeParams(now, later)
+    return Probe(num_agents, horizon=2, coordination_interval=coordination_interval), ProbeParams(now, later)
 
 
 TEMPLATES.add("probe", ProbeTemplates(), "one template per tier", "probe")

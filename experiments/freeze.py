@@ -1,8 +1,8 @@
 """Freeze what scores stand on: ``python -m jaxmas.experiments.freeze [SCENARIO …]``.
 
 Tunes every strategy on validation queries with the same number of trials, then measures random play and the best
-strategy on queries of their own. Worlds of one shape share the rows tuned on the first of them. Writes
-``jaxmas/data/anchors.json``; run it when a scenario's version changes.
+strategy on queries of their own. Writes ``jaxmas/data/anchors.json``, and leaves the scenarios that are not named as
+they are; run it when a scenario's version changes.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from jaxmas.checkpoints import atomic_write_json
 from jaxmas.policies import RandomPolicy, TemplatePolicy
 from jaxmas.statistics import standard_error
 
-DEFAULT = ("workflow-mixed-v0", "workflow-roster-v0", "workflow-specialist-v0", "workflow-pool-v0")
+DEFAULT = ("workflow-mixed-v0", "workflow-roster-v0", "workflow-specialist-v0", "workflow-pool-v0", "workflow-crowd-v0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Settings:
     out: Path = Path(__file__).resolve().parent.parent / "jaxmas" / "data" / "anchors.json"
 
 
-def freeze(scenario: str, settings: Settings, known: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the tuned rows (``known`` ones stay) and the anchors of one scenario."""
+def freeze(scenario: str, settings: Settings) -> dict[str, Any]:
+    """Return the tuned rows and the anchors of one scenario, by the name of its setting."""
     env, params = jaxmas.make(scenario)
     name = SCENARIOS[scenario].executor
     executor, executor_params = jaxmas.load_executor(name, env, params)
@@ -45,7 +45,7 @@ def freeze(scenario: str, settings: Settings, known: dict[str, Any] | None = Non
     arguments = (env, params, TemplatePolicy(env), templates.columns(rows), executor, executor_params, keys)
     rewards, _ = evaluation.reward_matrix(*arguments, replicates=range(1))
     mean = dict(zip(rows, rewards[0].mean(axis=1), strict=True))
-    tuned = known or {strategy: max(candidates, key=mean.__getitem__) for strategy, candidates in TUNABLE.items()}
+    tuned = {strategy: max(candidates, key=mean.__getitem__) for strategy, candidates in TUNABLE.items()}
     best = max(tuned, key=lambda strategy: mean[tuple(tuned[strategy])])
     keys = evaluation.query_keys("validation", settings.test, seed=2)
 
@@ -54,25 +54,22 @@ def freeze(scenario: str, settings: Settings, known: dict[str, Any] | None = Non
         return {"mean": float(np.mean(outcome)), "standard_error": standard_error(outcome)}
 
     anchor = {
+        "shape": anchors.shape_name(env),
         "params": anchors.params_hash(params),
         "random": measured(RandomPolicy(env)),
         "strategy": {**measured(TemplatePolicy(env, tuple(tuned[best]))), "name": best},
+        "tuned": tuned,
     }
-    return {"tuned": {anchors.shape_name(env): tuned}, anchors.setting(scenario, env, name): anchor}
+    return {anchors.setting(scenario, env, name): anchor}
 
 
 def main(settings: Settings) -> None:
     """Freeze every named scenario; others keep what they have."""
     known = json.loads(settings.out.read_text()) if settings.out.exists() else {}
-    tuned: dict[str, Any] = {}
     for scenario in settings.scenarios:
-        shape = anchors.shape_name(jaxmas.make(scenario)[0])
-        frozen = freeze(scenario, settings, tuned.get(shape))
-        tuned |= frozen["tuned"]
-        known["tuned"] = {**known.get("tuned", {}), **frozen.pop("tuned")}
-        known.update(frozen)
+        known.update(freeze(scenario, settings))
         atomic_write_json(settings.out, known)
-        print(scenario, json.dumps(frozen))
+        print(f"{scenario} is frozen")
 
 
 if __name__ == "__main__":

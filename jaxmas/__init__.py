@@ -33,11 +33,17 @@ def make(scenario: str, **sizes: Any) -> tuple[Environment, Any]:
     return SCENARIOS[scenario].build(**sizes)
 
 
-def make_strategy(name: str, env: Environment) -> MetaPolicy:
-    """Return a hand-crafted strategy for an environment; it has no parameters."""
+def make_strategy(name: str, env: Environment, params: Any = None) -> MetaPolicy:
+    """Return a hand-crafted strategy for an environment; it has no parameters.
+
+    With the scenario's ``params`` it uses what it was tuned to on that scenario, else what suits worlds of this shape.
+    """
     from jaxmas.catalog import STRATEGIES
 
-    return STRATEGIES[name](env)
+    entry = STRATEGIES.entry(name)
+    if entry.family not in ("", env.family):
+        raise JaxmasError(f"strategy {name!r} is for {entry.family}, not for {env.family}; see jaxmas list")
+    return entry.value(env, params)
 
 
 def load_executor(name: str, env: Environment, params: Any) -> tuple[Executor, Any]:

@@ -50,10 +50,15 @@ def coordination_score(scenario: str, env: Any, params: Any, executor: str, rewa
     return score_between(reward, anchor["random"]["mean"], anchor["strategy"]["mean"], standard_errors=errors)
 
 
-def tuned_row(strategy: str, env: Any) -> tuple[int, ...] | None:
-    """Return the row that a strategy was tuned to for an environment of this shape; None where it never was."""
-    rows = frozen_anchors().get("tuned", {}).get(shape_name(env), {})
-    row = rows.get(strategy)
+def tuned_row(strategy: str, env: Any, params: Any = None) -> tuple[int, ...] | None:
+    """Return the row that a strategy was tuned to for these numbers, else on the first world of this shape.
+
+    None where no world of this shape was ever frozen.
+    """
+    anchors = [anchor for anchor in frozen_anchors().values() if anchor["shape"] == shape_name(env)]
+    wanted = None if params is None else params_hash(params)
+    exact = [anchor for anchor in anchors if anchor["params"] == wanted]
+    row = (exact or anchors)[0]["tuned"].get(strategy) if anchors else None
     return tuple(row) if row else None
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import jaxmas
 from jaxmas import anchors
 from jaxmas.errors import JaxmasError, refuse
 from jaxmas.headroom import World
-from jaxmas.registry import STRATEGIES
 from jaxmas.rollout import Policies, begin, play_lifelong
 from jaxmas.types import MetaPolicy
 
@@ -64,7 +64,7 @@ def team_strategy(scenario: str, env: Any) -> str:
 def measure(scenario: str, world: World, strategy: str | None, settings: BenchSettings) -> dict[str, Any]:
     """Compile and time the roll-out of a strategy; see the module for what counts."""
     env, name = world.env, strategy or team_strategy(scenario, world.env)
-    meta = STRATEGIES[name](env)
+    meta = jaxmas.make_strategy(name, env, world.params)
     episodes = _begin(env, world.params, meta, world.executor, _keys(settings.seed, settings.num_envs))
     arguments = (env, world.params, meta, world.executor, world.executor_params)
     compiled, compile_cpu, compile_wall = _compile(arguments, episodes, settings)

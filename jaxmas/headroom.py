@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Key, PRNGKeyArray
 
 from jaxmas import evaluation, references
 from jaxmas.algorithms.rules import Rule
@@ -37,7 +37,8 @@ class HeadroomSettings:
     oracle_plans: int = 40
     clamp_queries: int = 128
     clamp_plans: int = 24
-    clamp_replicates: int = 48
+    clamp_rounds: tuple[int, ...] = (16, 32, 64)
+    clamp_final: int = 96
     seed: int = 0
 
 
@@ -202,51 +203,51 @@ def shifted(bracket: references.Bracket, strategy: np.ndarray, queries: int) -> 
 
 @dataclasses.dataclass(frozen=True)
 class ClampedPolicy:
-    """A template with one plan field overwritten by the same constant for every query."""
+    """A template with some plan fields overwritten by the same constants for every query."""
 
     env: Environment
-    field: str
 
     def init(self) -> tuple:
         """Return the empty carry."""
         return ()
 
-    def apply(self, params: tuple[Any, Plan], carry: tuple, team: TeamObservation, key: PRNGKeyArray):
-        """Build the row, overwrite the field, project."""
-        row, constants = params
+    def apply(self, params: tuple[Any, Array, Plan], carry: tuple, team: TeamObservation, key: PRNGKeyArray):
+        """Build the row, overwrite the fields, project."""
+        row, held, constants = params
         plan = TEMPLATES[self.env.family].build(self.env, row, team)
-        if self.field:
-            plan = dataclasses.replace(plan, **{self.field: getattr(constants, self.field)})
-        return self.env.plan_space.project(plan)[0], carry, {}
+        fields = {
+            name: jnp.where(flag, getattr(constants, name), getattr(plan, name))
+            for name, flag in zip(PLAN_FIELDS, held, strict=True)
+        }
+        return self.env.plan_space.project(dataclasses.replace(plan, **fields))[0], carry, {}
 
 
 def clamp_losses(world: World, chosen: Chosen, keys: Key[Array, "queries"], settings, advance) -> dict[str, float]:
     """Return what the best plan per query loses when a field is held at its best constant.
 
-    The same plans race with and without the constant; each query's plan is chosen on one half of the noise and scored
-    on the other.
+    The same plans race with and without the constant, on the same queries and noise; both ends are lower bounds.
     """
     kept = references.portfolio(chosen.features, chosen.rewards, settings.clamp_plans)
-    rows = references.take_rows(TEMPLATES[world.env.family].table(), kept)
-    size = len(jax.tree.leaves(rows)[0])
+    table, meta = TEMPLATES[world.env.family].table(), ClampedPolicy(world.env)
+    size = len(jax.tree.leaves(table)[0])
 
     def best(field: str, constant: Plan) -> float:
-        constants = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), constant)
-        meta = ClampedPolicy(world.env, field)
-        arguments = (world.env, world.params, meta, (rows, constants), world.executor, world.executor_params, keys)
-        played, _ = evaluation.reward_matrix(*arguments, replicates=range(settings.clamp_replicates), advance=advance)
-        return crossed_best(played)
+        held = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), (field_flags(field), constant))
+
+        def play(index: np.ndarray, replicates: range) -> np.ndarray:
+            arguments = (world.env, world.params, meta, (table, *held), world.executor, world.executor_params)
+            return evaluation.reward_of_rows(*arguments, keys, index, replicates=replicates, advance=advance)
+
+        return references.oracle(play, kept, len(keys), rounds=settings.clamp_rounds, final=settings.clamp_final).low.mean
 
     free = best("", world.env.plan_space.empty())
     constants = field_constants(world.env)
     return {field: free - max(best(field, constant) for constant in constants[field]) for field in PLAN_FIELDS}
 
 
-def crossed_best(rewards: np.ndarray) -> float:
-    """Return the mean over queries of the best row, chosen on one half of the replicates and scored on the other."""
-    halves = [rewards[half::2].mean(axis=0) for half in (0, 1)]
-    each = np.arange(rewards.shape[-1])
-    return float(np.mean([halves[1 - half][halves[half].argmax(axis=0), each] for half in (0, 1)]))
+def field_flags(field: str) -> Bool[Array, "6"]:
+    """Return which of the plan's fields is held; none for an empty name."""
+    return jnp.array([name == field for name in PLAN_FIELDS])
 
 
 def field_constants(env: Environment) -> dict[str, list[Plan]]:

@@ -87,7 +87,7 @@ class Scenario:
 
 SCENARIOS: Registry[Scenario] = Registry("scenario")
 STRATEGIES: Registry[Callable[..., Any]] = Registry("strategy")
-"""Name to ``make(env) -> MetaPolicy``."""
+"""Name to ``make(env, params) -> MetaPolicy``; ``params`` may be None."""
 TEMPLATES: Registry[Any] = Registry("template family")
 """Environment family to ``Templates``: the rows of the template design space."""
 EXECUTORS: Registry[Callable[..., Any]] = Registry("executor")

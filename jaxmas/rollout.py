@@ -100,13 +100,13 @@ def play_interval(
     plan, meta_carry, info = policies.meta.apply(policies.meta_params, episode.meta_carry, episode.team, chance)
     state, observation = env.coordinate(coordinate_key, episode.state, plan, params)
     uniforms = jax.random.uniform(sample_key, (env.coordination_interval, env.num_agents))
-    step_keys = jax.random.split(step_key, env.coordination_interval)
+    step_keys = jax.random.split(step_key, (env.coordination_interval, 2))
 
     def act(carry, inputs):
         state, observation, executor_carry, ended = carry
-        uniform, step_key = inputs
+        uniform, (executor_key, step_key) = inputs
         executor_carry, distribution = policies.executor.apply(
-            policies.executor_params, executor_carry, observation, observation.acting, step_key
+            policies.executor_params, executor_carry, observation, observation.acting, executor_key
         )
         action = invert(distribution, uniform)
         state, timestep = env.step(step_key, state, action, params)
@@ -171,7 +171,7 @@ def play_query(
 ) -> tuple[Episode, MetaStep, ExecutorStep | None]:
     """Play one query from its start to its end, without reset: one ``MetaStep`` per plan boundary, stacked."""
     intervals = env.horizon // env.coordination_interval
-    plan_keys = jax.random.split(jax.random.fold_in(key, 0) if plan_key is None else plan_key, intervals)
+    plan_keys = None if plan_key is None else jax.random.split(plan_key, intervals)
 
     def interval(episode, keys):
         key, plan_key = keys

@@ -11,10 +11,12 @@ from typing import Any
 
 import jax
 
+import jaxmas
+
 from jaxmas.anchors import params_hash
 from jaxmas.checkpoints import Checkpoints, atomic_write_json
 from jaxmas.errors import JaxmasError
-from jaxmas.registry import ALGORITHMS, STRATEGIES
+from jaxmas.registry import ALGORITHMS
 from jaxmas.types import Environment, MetaPolicy
 
 PACKAGES = ("jaxmas", "jax", "jaxlib", "flax", "optax", "distrax", "numpy")
@@ -90,7 +92,11 @@ def read_record(out: Path) -> RunRecord:
 
 def algorithm_config(record: RunRecord) -> Any:
     """Return the algorithm's configuration that a run was made with."""
-    return ALGORITHMS[record.algorithm](**record.config)
+    make = ALGORITHMS[record.algorithm]
+    unknown = sorted(set(record.config) - {field.name for field in dataclasses.fields(make)})
+    if unknown:
+        raise JaxmasError(f"{record.algorithm} has no setting {unknown[0]}: the run is of another version; train it again")
+    return make(**record.config)
 
 
 def load_policy(spec: str, env: Environment, params: Any, *, greedy: bool = True) -> LoadedPolicy:
@@ -100,7 +106,7 @@ def load_policy(spec: str, env: Environment, params: Any, *, greedy: bool = True
     """
     if spec.startswith("strategy:"):
         name = spec.removeprefix("strategy:")
-        return LoadedPolicy(name, STRATEGIES[name](env), None)
+        return LoadedPolicy(name, jaxmas.make_strategy(name, env, params), None)
     out = Path(spec)
     if not out.exists():
         raise JaxmasError(f"policy {spec!r} is neither strategy:NAME nor a run directory; see jaxmas list")

@@ -70,8 +70,9 @@ def _open(out: Path, record: RunRecord, config: Any, env: Any, params: Any, resu
     """Return the state to go on from: fresh in an empty place, the last good checkpoint with ``resume``."""
     fresh = config.initial_state(env, params, jax.random.key(record.seed))
     if not (out / "config.json").exists():
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise JaxmasError(f"{out} exists and is no run directory; choose another --out")
+        _check_numbers(params)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -81,16 +82,24 @@ def _open(out: Path, record: RunRecord, config: Any, env: Any, params: Any, resu
     if not resume:
         raise JaxmasError(f"{out} already holds a run; go on with it by --resume or choose another --out")
     before = read_record(out)
-    check_world(before, params)
     for field in ("scenario", "num_agents", "executor", "algorithm", "seed", "config"):
         was, now = getattr(before, field), getattr(record, field)
         if _plain(was) != _plain(now):
             raise JaxmasError(f"{out} was begun with {field} {was}, not {now}; resume it with the same settings")
+    check_world(before, params)
     restored = Checkpoints(out).restore_latest(fresh)
     if restored is None:
         return fresh
     _truncate(out / "log.jsonl", restored[0])
     return restored[1]
+
+
+def _check_numbers(params: Any) -> None:
+    """Refuse a world with a number that is none, before anything is written."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.all(np.isfinite(np.asarray(leaf))):
+            name = jax.tree_util.keystr(path).lstrip(".")
+            raise JaxmasError(f"the world's parameter {name} is not finite; every entry has to be a finite number")
 
 
 def _plain(value: Any) -> Any:
@@ -103,6 +112,8 @@ def _row(config: Any, state: Any, logs: dict[str, Any], seconds: float) -> dict[
     update = int(state.update)
     if not np.isfinite(means["reward"]):
         raise JaxmasError(f"the reward became {means['reward']} at update {update}; lower the learning rate")
+    if not all(np.all(np.isfinite(np.asarray(leaf))) for leaf in jax.tree.leaves(state.params)):
+        raise JaxmasError(f"the weights are not finite any more at update {update}; lower the learning rate")
     counts = {"update": update, "queries": update * config.queries * config.queries_per_group}
     return {**counts, "plans": update * config.queries * config.plans, **means, "seconds": round(seconds, 3)}
 

@@ -339,9 +339,6 @@ def test_wrong_sizes_are_one_clear_error(name: str) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="bug: an interval of 0 is taken for none given (`or`), and probes ignore any interval"
-)
 @pytest.mark.parametrize(
     ("name", "interval"), [("workflow-mixed-v0", 0), ("probe-delayed-v0", 2), ("probe-delayed-v0", 3)]
 )
@@ -696,17 +693,10 @@ def test_every_use_of_chance_has_fresh_keys(given_keys) -> None:
         assert len(set(keys)) == len(keys), who
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="bug: fold_in(key, 0) is split(key, n)[0]: later plans share keys with the first interval",
-)
 def test_plans_share_no_key_with_anyone_else(given_keys) -> None:
     others = {key for who, keys in given_keys.items() if who != "plan" for key in keys}
     assert not others & set(given_keys["plan"])
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="bug: play_interval gives one step key to both the executor and the environment"
-)
 def test_executor_and_environment_share_no_key(given_keys) -> None:
     assert not set(given_keys["executor"]) & set(given_keys["step"])

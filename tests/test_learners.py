@@ -332,9 +332,6 @@ def test_plans_of_a_group_meet_one_query_and_one_noise() -> None:
         assert (tiers != tiers[:, :1]).any()  # plans of a group are drawn one by one
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="bug: learn_group adds up intervals without γ, whatever `discount` says"
-)
 def test_the_group_learner_discounts_later_intervals() -> None:
     """Two plans of one query: 0.3 now, or 1 later. At γ = 0.2 the first is worth more, and has to become likelier."""
     env, params = jaxmas.make("probe-delayed-v0")
@@ -384,10 +381,6 @@ def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], words: str
         MetaSkillConfig(**changes)
 
 
-@pytest.mark.xfail(
-    raises=pytest.fail.Exception,
-    reason="bug: a learning rate, an entropy weight or a discount that is no number is taken",
-)
 @pytest.mark.parametrize("field", ["learning_rate", "entropy", "discount"])
 def test_a_setting_that_is_no_number_is_refused(field: str) -> None:
     with pytest.raises(JaxmasError, match=field):

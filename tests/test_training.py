@@ -273,7 +273,6 @@ def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
     assert run(tmp_path) == tmp_path
 
 
-@pytest.mark.xfail(raises=NotADirectoryError, reason="bug: _open lists --out without asking whether it is a folder")
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     refused(lambda: run(tmp_path / "file"), "file")
@@ -306,10 +305,6 @@ def test_another_scenario_is_refused_on_resume(copy: Path) -> None:
     assert listing(copy) == before
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="bug: the world is compared before the scenario: another one is called another version",
-)
 def test_another_scenario_is_called_by_its_name(copy: Path) -> None:
     refused(lambda: run(copy, scenario="probe-bandit-v0", resume=True), "probe-bandit-v0")
 
@@ -355,10 +350,6 @@ def test_numbers_that_are_none_are_refused(worlds, tmp_path: Path) -> None:
     refused(lambda: run(tmp_path / "run", scenario=name), "(?i)nan|finite")
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="bug: config.json is written before the numbers are looked at, and stays after the refusal",
-)
 def test_numbers_that_are_none_leave_nothing(worlds, tmp_path: Path) -> None:
     name = worlds("hole-v0", [[np.nan, 0], [0, np.nan]])
     refused(lambda: run(tmp_path / "run", scenario=name), "(?i)nan|finite")
@@ -381,10 +372,6 @@ def test_nan_weights_sample_plans_that_look_sound() -> None:
     assert ((choice >= 0) & (choice < 4)).all()
 
 
-@pytest.mark.xfail(
-    raises=pytest.fail.Exception,
-    reason="bug: _row looks at the reward alone: weights that are NaN are saved, and the run succeeds",
-)
 def test_weights_that_become_nan_are_refused(tmp_path: Path) -> None:
     refused(lambda: run(tmp_path / "run", Diverging(**SETTINGS)), "(?i)nan|finite")
 
@@ -440,7 +427,6 @@ def test_an_unreadable_record_is_one_line(copy: Path, text: str) -> None:
     refused(lambda: run(copy, resume=True), "config.json")
 
 
-@pytest.mark.xfail(raises=TypeError, reason="bug: algorithm_config lets a setting of another version through")
 def test_a_setting_that_is_not_known_any_more_is_one_line(copy: Path) -> None:
     record = json.loads((copy / "config.json").read_text())
     record["config"]["momentum"] = 0.9
@@ -449,10 +435,6 @@ def test_a_setting_that_is_not_known_any_more_is_one_line(copy: Path) -> None:
     refused(lambda: load_policy(str(copy), env, params), "momentum")
 
 
-@pytest.mark.xfail(
-    raises=pytest.fail.Exception,
-    reason="bug: load_policy takes a strategy of another family, whose plans it cannot build",
-)
 def test_a_strategy_of_another_family_is_refused() -> None:
     env, params = jaxmas.make(SCENARIO)
     refused(lambda: load_policy("strategy:chain", env, params), "workflow|probe")

@@ -75,9 +75,13 @@ def mixed_params(num_agents: int) -> WorkflowParams:
     )
 
 
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
 def make_mixed(num_agents: int = 16, *, coordination_interval: int | None = None) -> tuple[Workflow, WorkflowParams]:
     """Return ``workflow-mixed-v0``: sixteen slots, every kind of query."""
-    env = Workflow(num_agents=num_agents, coordination_interval=coordination_interval or 12)
+    env = Workflow(num_agents=num_agents, coordination_interval=_given(coordination_interval, 12))
     return env, mixed_params(num_agents)
 
 
@@ -93,7 +97,7 @@ def make_crowd(num_agents: int = 256, *, coordination_interval: int | None = Non
         num_agents=num_agents,
         max_subtasks=max(subtasks, 4),
         horizon=horizon,
-        coordination_interval=coordination_interval or horizon,
+        coordination_interval=_given(coordination_interval, horizon),
     )
     params, f = mixed_params(num_agents), jnp.float32
     mix = dataclasses.replace(
