@@ -23,6 +23,9 @@ from jaxmas.executors import MLPExecutor
 PARENT_COUNTS = (0.01, 0.05, 0.2, 0.74)
 """How often a training input has 0, 1, 2, 3 parents: the harder the more, so that all are learned at one pace."""
 
+CRITIC_SHARE = 2
+"""How many more of eight training inputs are a critic's than any other role's: it has a cue more to learn."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ImitationConfig:
@@ -37,28 +40,38 @@ class ImitationConfig:
 def sample_features(
     key: PRNGKeyArray,
     batch: int,
-    num_skills: int,
+    tables: Int[Array, "skills 8"],
     parent_counts: tuple[float, ...] = PARENT_COUNTS,
     matched: bool = False,
 ) -> Float[Array, "batch features"]:
-    """Draw what agents may see; ``matched`` draws the subtasks of a specialist of their skill."""
-    keys = jax.random.split(key, 8)
+    """Draw what agents may see; ``matched`` draws a specialist's first look at a subtask of its skill.
+
+    What a critic's peers voted is right half of the time, so that it learns both to pass and to object. What the
+    others' peers voted is right only a little more often than chance: an executor that could copy would never learn
+    to work, and one that never saw agreement would take it for the critic's cue.
+    """
+    keys = jax.random.split(key, 9)
     one_hot = functools.partial(jax.nn.one_hot, dtype=jnp.float32)
-    skill = jax.random.randint(keys[0], (batch,), 0, num_skills)
+    skills = len(tables)
+    skill = jax.random.randint(keys[0], (batch,), 0, skills)
     operand = one_hot(jax.random.randint(keys[1], (batch,), 0, VOCABULARY), VOCABULARY)
     count = jax.random.choice(keys[2], len(parent_counts), (batch, 1), p=jnp.array(parent_counts))
     token = jax.random.randint(keys[3], (batch, MAX_PARENTS), 0, VOCABULARY)
     present = jnp.arange(MAX_PARENTS) < count
     parents = one_hot(jnp.where(present, token, -1), VOCABULARY).reshape(batch, -1)
     support = present * jax.random.uniform(keys[4], (batch, MAX_PARENTS), minval=0.3)
-    role = jnp.where(matched, skill, jax.random.randint(keys[5], (batch,), 0, num_skills + 2))
-    voters = jnp.exp(4 * jax.random.normal(keys[6], (batch, VOCABULARY)))
-    peers = voters / jnp.sum(voters, axis=-1, keepdims=True)
-    seen = jax.random.bernoulli(keys[7], 0.6, (batch, 1)) & (not matched)
+    role = jnp.where(matched, skill, jax.random.randint(keys[5], (batch,), 0, skills + 2 + CRITIC_SHARE))
+    role = jnp.minimum(role, skills + 1)
     tier = jax.random.uniform(jax.random.fold_in(key, 8), (batch, 1))
-    parts = (operand, parents, support, peers * seen, one_hot(skill, num_skills), one_hot(role, num_skills + 3), tier)
-    features = jnp.concatenate(parts, axis=-1)
-    assert features.shape[-1] == feature_size(num_skills)
+    known = (operand, parents, support), (one_hot(skill, skills), one_hot(role, skills + 3), tier)
+    blind = jnp.concatenate([*known[0], jnp.zeros((batch, VOCABULARY)), *known[1]], axis=-1)
+    hint = jnp.where(role == skills + 1, 0.5, 0.1)
+    agreed = jax.random.bernoulli(keys[8], hint)[:, None]
+    right = one_hot(exact_answer(blind, tables)[0], VOCABULARY)
+    peers = jax.nn.softmax(4 * jax.random.normal(keys[6], (batch, VOCABULARY)) + 8 * agreed * right)
+    seen = jax.random.bernoulli(keys[7], 0.6, (batch, 1)) & (not matched)
+    features = jnp.concatenate([*known[0], peers * seen, *known[1]], axis=-1)
+    assert features.shape[-1] == feature_size(skills)
     return features
 
 
@@ -80,11 +93,10 @@ def imitate(
     config: ImitationConfig = ImitationConfig(),
 ) -> dict[float, tuple[Any, float]]:
     """Train once; for each target keep the parameters whose accuracy on single, clean, matched subtasks is nearest."""
-    num_skills = tables.shape[0]
     init_key, test_key, train_key = jax.random.split(key, 3)
-    params = executor.network.init(init_key, jnp.zeros((1, feature_size(num_skills))))
+    params = executor.network.init(init_key, jnp.zeros((1, feature_size(len(tables)))))
     optimiser = optax.adam(config.learning_rate)
-    test = sample_features(test_key, 4096, num_skills, parent_counts=(1.0,), matched=True)
+    test = sample_features(test_key, 4096, tables, parent_counts=(1.0,), matched=True)
 
     def loss(params, features):
         answer, agrees = exact_answer(features, tables)
@@ -93,7 +105,7 @@ def imitate(
 
     def update(carry, key):
         params, state = carry
-        gradient = jax.grad(loss)(params, sample_features(key, config.batch, num_skills))
+        gradient = jax.grad(loss)(params, sample_features(key, config.batch, tables))
         change, state = optimiser.update(gradient, state)
         return (optax.apply_updates(params, change), state), None
 

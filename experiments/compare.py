@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxmas
-from jaxmas import anchors, evaluation, plots
+from jaxmas import anchors, evaluation, plots, structures
 from jaxmas.catalog import EXECUTORS, SCENARIOS, STRATEGIES, TEMPLATES
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.errors import JaxmasError, did_you_mean, refuse
@@ -20,7 +20,7 @@ from jaxmas.evaluation import Outcomes
 from jaxmas.headroom import World
 from jaxmas.policies import RandomPolicy, TemplatePolicy
 from jaxmas.runs import LoadedPolicy, load_policy
-from jaxmas.statistics import Estimate, paired_difference
+from jaxmas.statistics import Estimate, hypervolume, paired_difference
 
 Advance = Callable[[int], None]
 
@@ -88,11 +88,60 @@ def play(world: World, policy: LoadedPolicy, keys: Any, advance: Advance = lambd
 
     A strategy that is one row of the templates is played with the row as a number: all of them share one program.
     """
+    arguments = (world.env, world.params, *_shared(world, policy), world.executor, world.executor_params)
+    return evaluation.evaluate(*arguments, keys, advance=advance)
+
+
+def _shared(world: World, policy: LoadedPolicy) -> tuple[Any, Any]:
+    """Return a policy and its parameters, such that all rows of the templates are one program."""
     meta, meta_params = policy.meta, policy.meta_params
     if isinstance(meta, TemplatePolicy) and meta.row is not None:
-        meta, meta_params = TemplatePolicy(world.env), TEMPLATES[world.env.family].row(meta.row)
-    arguments = (world.env, world.params, meta, meta_params, world.executor, world.executor_params)
-    return evaluation.evaluate(*arguments, keys, advance=advance)
+        return TemplatePolicy(world.env), TEMPLATES[world.env.family].row(meta.row)
+    return meta, meta_params
+
+
+def designs(world: World, policies: Mapping[str, LoadedPolicy], keys: Any) -> dict[str, Any]:
+    """Return each policy's histogram of plan structures and team sizes."""
+    return {
+        name: structures.histogram(world.env, world.params, *_shared(world, policy), keys)
+        for name, policy in policies.items()
+    }
+
+
+COST_WEIGHTS = (0.5, 1.0, 2.0)
+"""Rankings are given with the cost weighing this many times as much as in the scenario."""
+
+
+def tradeoffs(world: World, result: "Comparison") -> dict[str, Any]:
+    """Return every method's reward at three cost weights, and what the methods dominate in success against cost.
+
+    The hypervolume is the area in success × cost that some method dominates, up to the cost of the dearest one;
+    ``without_learned`` leaves the learned policies out.
+    """
+    rows = result.summaries
+    weights = getattr(world.params, "reward", None)
+    if weights is None:
+        return {}
+    weight = float(weights.cost)
+    at = {
+        f"{factor:g}": {
+            name: row["reward"]["mean"] + (1 - factor) * weight * row["cost"]["mean"] for name, row in rows.items()
+        }
+        for factor in COST_WEIGHTS
+    }
+    dearest = max(row["cost"]["mean"] for row in rows.values())
+
+    def volume(names: list[str]) -> float:
+        cost, success = ([rows[name][key]["mean"] for name in names] for key in ("cost", "success"))
+        return hypervolume(cost, success, dearest * 1.01)
+
+    others = [name for name in rows if result.kinds[name] != "learned"]
+    return {
+        "cost_weight": weight,
+        "reward_at_cost_weight": at,
+        "ranking_at_cost_weight": {factor: sorted(means, key=lambda name: -means[name]) for factor, means in at.items()},
+        "hypervolume": {"all": volume(list(rows)), "without_learned": volume(others)},
+    }
 
 
 def summary(setting: Setting, world: World, outcomes: Outcomes) -> dict[str, Any]:
@@ -174,7 +223,8 @@ def compare(
         for name in result.ranked()
     }
     described = {"episodes": episodes, "seed": seed, "best_strategy": best, "methods": rows}
-    table = setting.describe(world) | described | {"out": str(out)}
+    extra = {"tradeoffs": tradeoffs(world, result), "designs": designs(world, policies, keys)}
+    table = setting.describe(world) | described | extra | {"out": str(out)}
     _write(table, result, out)
     return table
 

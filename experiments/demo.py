@@ -85,10 +85,13 @@ def run(settings: DemoSettings) -> dict[str, Any]:
     with watch.part("evaluate"):
         played, kinds = _play_all(world, policy, rule, keys)
         result = compare.comparison(setting, world, played, kinds)
+        shown = [*compare.strategies_of(world), policy]
+        designs = compare.designs(world, {one.name: one for one in shown}, keys)
     kinds_of_query = query_kinds(world, keys)
     with watch.part("pictures"):
         pictures = _pictures(settings, world, policy, keys, kinds_of_query)
     results = setting.describe(world) | _results(settings, world, result, rule, kinds_of_query)
+    results |= {"tradeoffs": compare.tradeoffs(world, result), "designs": designs}
     figures = _figures(read_log(run_dir / "log.jsonl"), result)
     results["wall_seconds"] = watch.seconds | {"total": watch.total()}
     results["cpu_seconds"] = time.process_time() - cpu

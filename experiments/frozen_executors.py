@@ -33,12 +33,12 @@ def main(settings: Settings) -> dict[str, dict]:
     executor = MLPExecutor(9, settings.hidden)
     targets = tuple(level / 100 for level in FROZEN_LEVELS)
     kept = imitate(jax.random.key(settings.seed), executor, tables, targets)
-    test = sample_features(jax.random.key(settings.seed + 1), 65_536, len(tables), (1.0,), matched=True)
+    test = sample_features(jax.random.key(settings.seed + 1), 65_536, tables, (1.0,), matched=True)
     report = {}
     for level in FROZEN_LEVELS:
         params, _ = kept[level / 100]
         by_parents = [
-            float(accuracy(executor, params, tables, sample_features(jax.random.key(9), 16_384, len(tables), law)))
+            float(accuracy(executor, params, tables, sample_features(jax.random.key(9), 16_384, tables, law)))
             for law in ((1.0,), (0.0, 1.0), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0))
         ]
         measured = {

@@ -75,12 +75,15 @@ class Scenario:
     """The name of the executor that ranked results use."""
 
     def build(self, num_agents: int | None = None, **options: Any) -> tuple[Any, Any]:
-        """Return the environment and its parameters; sizes that cannot be raise a ``JaxmasError``."""
+        """Return the environment and its parameters; sizes that cannot be raise a ``JaxmasError``.
+
+        An option that is None is left to the scenario.
+        """
         count = self.num_agents if num_agents is None else num_agents
         if count < 1:
             raise JaxmasError(f"{self.name}: num_agents is {count}; it has to be at least 1")
         try:
-            return self.make(count, **options)
+            return self.make(count, **{name: value for name, value in options.items() if value is not None})
         except TypeError as error:
             raise JaxmasError(f"{self.name}: {error}") from error
 

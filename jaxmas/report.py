@@ -43,6 +43,8 @@ def report(results: Mapping[str, Any], figures: Mapping[str, str], pictures: Seq
         families=_families(results),
         pictures="".join(_picture(caption, data) for caption, data in pictures),
         rule=_rule(results),
+        designs=_designs(results),
+        tradeoffs=_tradeoffs(results),
         methods=_methods(results),
         record=_record(results),
     )
@@ -163,6 +165,43 @@ def _methods(results: Mapping[str, Any]) -> str:
     return _table(head, rows)
 
 
+def _designs(results: Mapping[str, Any]) -> str:
+    """Return the table of plan structures of the learned policy beside the best strategy's."""
+    names = (results["learned"], results["best_strategy"])
+    if any(name not in results.get("designs", {}) for name in names):
+        return ""
+    head = ("share of designs", *names)
+    parts = []
+    for part, label in (("structure", ""), ("members", "members: ")):
+        pairs = [results["designs"][name][part] for name in names]
+        parts += [(label + key, *(f"{pair[key]:.0%}" for pair in pairs)) for key in pairs[0]]
+    words = (
+        "Alone is one member; apart, members who read nobody; a hub reads the others; in a forest nobody is read "
+        "twice; sparse and dense have less and more than half of the possible reads."
+    )
+    return f"<h2>What it designs</h2>{_table(head, parts)}<p class='note'>{words}</p>"
+
+
+def _tradeoffs(results: Mapping[str, Any]) -> str:
+    """Return the rankings at three cost weights."""
+    found = results.get("tradeoffs")
+    if not found:
+        return ""
+    at = found["reward_at_cost_weight"]
+    head = ("method", *(f"reward at {factor} × cost" for factor in at))
+    rows = [
+        (name, *(f"{means[name]:.3f} (place {found['ranking_at_cost_weight'][factor].index(name) + 1})"
+                 for factor, means in at.items()))
+        for name in found["ranking_at_cost_weight"]["1"]
+    ]  # fmt: skip
+    area = found["hypervolume"]
+    words = (
+        f"Nothing is trained anew: the same plays, with cost weighing half, once and twice as much. The methods "
+        f"together dominate {area['all']:.3f} of success × cost, {area['without_learned']:.3f} without the learned one."
+    )
+    return f"<h2>If cost weighed less, or more</h2>{_table(head, rows)}<p class='note'>{words}</p>"
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
@@ -258,8 +297,10 @@ $families
 <h2>Three queries and the teams designed for them</h2>
 <p>The first test query of each of three kinds, whatever came of it.</p>
 $pictures
+$designs
 <h2>All methods</h2>
 $methods
+$tradeoffs
 <h2>How this was measured</h2>
 <p>Strategies were tuned, and the rule was fitted, on validation queries; the comparison is on test queries. The best
 strategy is the one that earns most on these very queries, which favours the strategies. Intervals are 95 % bootstrap
