@@ -44,8 +44,12 @@ class Train:
     seed: int = 0
     num_agents: int | None = None
     """Slots of the team; the scenario's own number by default."""
+    coordination_interval: int | None = None
+    """Steps between plans; one plan per query by default."""
     executor: str | None = None
     """Who does the work; the scenario's own executor by default."""
+    pool: Path | None = None
+    """A CSV file of models, for scenarios that take one."""
     resume: bool = False
     """Go on from the last good checkpoint in --out."""
     json: bool = False
@@ -216,12 +220,14 @@ def run_train(command: Any) -> dict[str, Any]:
     from jaxmas.training import read_log, train
 
     refuse(command.seed < 0, f"seed is {command.seed}; it has to be at least 0")
-    setting = Setting(command.scenario, command.num_agents, None, command.executor)
+    names = ("num_agents", "coordination_interval", "executor", "pool")
+    options = {name: getattr(command, name) for name in names}
+    setting = Setting(command.scenario, **options)
     setting.build()
     config = command.algo
     _check_out(command.out)
     done = 0
-    options = {"seed": command.seed, "num_agents": command.num_agents, "executor": setting.executor_name}
+    options |= {"seed": command.seed, "executor": setting.executor_name}
     with progress(f"training {command.algorithm}", getattr(config, "updates", None)) as advance:
 
         def report(row: Mapping[str, Any]) -> None:

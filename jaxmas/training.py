@@ -29,7 +29,9 @@ def train(
     out: Path,
     seed: int = 0,
     num_agents: int | None = None,
+    coordination_interval: int | None = None,
     executor: str | None = None,
+    pool: Path | None = None,
     resume: bool = False,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Path:
@@ -38,7 +40,7 @@ def train(
     Raises:
         JaxmasError: where the directory holds another run, or a run and ``resume`` is not set.
     """
-    env, params = jaxmas.make(scenario, num_agents=num_agents)
+    env, params = jaxmas.make(scenario, num_agents=num_agents, coordination_interval=coordination_interval, pool=pool)
     executor = executor or SCENARIOS[scenario].executor
     runner, runner_params = jaxmas.load_executor(executor, env, params)
     record = RunRecord(
@@ -82,7 +84,7 @@ def _open(out: Path, record: RunRecord, config: Any, env: Any, params: Any, resu
     if not resume:
         raise JaxmasError(f"{out} already holds a run; go on with it by --resume or choose another --out")
     before = read_record(out)
-    for field in ("scenario", "num_agents", "executor", "algorithm", "seed", "config"):
+    for field in ("scenario", "num_agents", "coordination_interval", "executor", "algorithm", "seed", "config"):
         was, now = getattr(before, field), getattr(record, field)
         if _plain(was) != _plain(now):
             raise JaxmasError(f"{out} was begun with {field} {was}, not {now}; resume it with the same settings")

@@ -206,6 +206,9 @@ TRAIN_BAD = {
     "unknown setting": (("meta-skill", PROBE, "--algo.update", "3"), "--algo.update"),
     "no number": (("meta-skill", PROBE, "--algo.updates", "some"), "'some'"),
     "negative seed": (("meta-skill", PROBE, "--seed", "-1"), "seed is -1"),
+    "bad interval": (("meta-skill", WORKFLOW, "--coordination-interval", "5"), "has to divide the horizon"),
+    "no pool": (("meta-skill", WORKFLOW, "--pool", "models.csv"), "takes no pool"),
+    "missing pool": (("meta-skill", "workflow-pool-v0", "--pool", "models.csv"), "models.csv"),
 }
 
 

@@ -78,6 +78,7 @@ class Work:
     peers: Int[Array, "num_agents 8"]
     """Visible votes on the subtask itself."""
     messages: Int[Array, "num_agents"]
+    """Senders in the inbox that have voted on anything."""
     own_count: Int[Array, "num_agents"]
 
 
@@ -88,7 +89,8 @@ def next_work(query: Query, team: Team, board: Board, params, seed, agent_seeds,
     task = jnp.where(has_fresh, fresh_task, board.last_task)
     known = task >= 0
     task = jnp.maximum(task, 0)
-    inputs, support, peers, messages, own_count = read_votes(query, team, board, params, seed, agent_seeds, task)
+    inputs, support, peers, own_count = read_votes(query, team, board, params, seed, agent_seeds, task)
+    messages = count_messages(team.reads, board.done)
     changed = (pack_inputs(inputs) != board.last_inputs) & (board.last_task == task) & (own_count > 0)
     may = (team.task < 0) | (team.task == task)
     revising = known & changed & may & team.active & ~team.critic & ~team.aggregator
@@ -227,22 +229,29 @@ def read_votes(query: Query, team: Team, board: Board, params, seed, agent_seeds
     sent = board.votes.reshape(-1)[sender[:, :, None] * tasks + topics[:, None, :]]
     sent = jnp.where((team.reads >= 0)[:, :, None] & asked[:, None, :], sent, 0)
     reader_seeds, sender_seeds = agent_seeds[:, None, None], agent_seeds[sender][:, :, None]
-    received, arrived = deliver(sent, reader_seeds, sender_seeds, topics[:, None, :], query, params)
+    received = deliver(sent, reader_seeds, sender_seeds, topics[:, None, :], query, params)
     words = jnp.concatenate([jnp.where(asked, own, 0)[:, None, :], received], axis=1)
     counts = v.pooled(words, axis=1)
     token, top = v.plurality(counts[:, 1:], hashed(seed, TIE, topics[:, 1:]))
     inputs = jnp.where(top > 0, token + 1, _NO_PARENT)
     support = top / jnp.maximum(jnp.sum(counts[:, 1:], axis=-1), 1)
     own_count = jnp.sum(v.pooled(own[:, :1, None])[:, 0], axis=-1)
-    return inputs, support, counts[:, 0], jnp.sum(arrived, axis=(1, 2)), own_count
+    return inputs, support, counts[:, 0], own_count
+
+
+def count_messages(reads: Int[Array, "num_agents inbox"], done: Int[Array, "num_agents"]) -> Int[Array, "num_agents"]:
+    """Return how many of an agent's senders have something to say.
+
+    It reads all of them at every attempt, to the point or not, and those that are lost are sent and paid for too.
+    """
+    return jnp.sum((reads >= 0) & (done[jnp.maximum(reads, 0)] > 0), axis=1)
 
 
 def deliver(sent, reader_seed, sender_seed, task, query: Query, params):
     """Pass histogram words on: some are lost, some garbled, by a hash of (query, sender, reader, subtask)."""
     fate = hashed(reader_seed + mix(sender_seed), task)
     lost, offset = message_fate(fate, params.message_loss, query.handoff_noise, v.VOCABULARY)
-    arrived = ~lost & (sent != 0)
-    return jnp.where(arrived, v.shift_tokens(sent, offset), 0), arrived
+    return jnp.where(lost, 0, v.shift_tokens(sent, offset))
 
 
 def pack_inputs(inputs: Int[Array, "num_agents parents"]) -> Int[Array, "num_agents"]:

@@ -344,7 +344,7 @@ def sink_votes(state: WorkflowState, board: Board, params: WorkflowParams) -> tu
     own = board.votes[reporter, 0]
     sent = jnp.where(reads >= 0, board.votes[jnp.maximum(reads, 0), 0], 0)
     fate_of = state.agent_seeds[reporter], state.agent_seeds[jnp.maximum(reads, 0)]
-    received, _ = deliver(sent, *fate_of, jnp.zeros_like(reads), state.query, params)
+    received = deliver(sent, *fate_of, jnp.zeros_like(reads), state.query, params)
     words = jnp.concatenate([own[None], sent])
     in_sight = jnp.sum(v.pooled(words))
     return v.pooled(jnp.concatenate([own[None], received])), in_sight
