@@ -2,7 +2,7 @@
 
 Inputs are drawn from everything that an agent can see (skills, roles, tiers, any number of parents), labels are the
 rule's. Training stops where the network answers single subtasks of its own skill, seen cleanly, with the wanted
-accuracy, so that its mistakes are those of a network that has not finished learning: systematic, not independent.
+accuracy: it is then unsure more than wrong, and since answers are sampled, most of its mistakes are chance.
 """
 
 import dataclasses

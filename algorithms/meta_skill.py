@@ -42,9 +42,9 @@ class MetaSkillConfig:
     """Plans per query; PPO plays each of them as a query of its own."""
     shared_noise: bool = True
     """Let the plans of one query meet the same environment noise (group only)."""
-    learning_rate: float = 2e-3
-    entropy: float = 0.1
-    final_entropy: float = 0.01
+    learning_rate: float = 1e-3
+    entropy: float = 0.05
+    final_entropy: float = 0.005
     max_gradient: float = 1.0
     width: int = 128
     sees: Literal["all", "global", "nothing"] = "all"
@@ -195,8 +195,8 @@ def play_plans(
     policies = Policies(policy, weights, executor, executor_params)
     grouped = config.learner == "group"
 
-    def one(query_key, noise_key, plan_key):
-        state, team = env.reset(query_key, params)
+    def one(start, noise_key, plan_key):
+        state, team = start
         state = env.reseed(noise_key, state, params)
         episode = Episode(state, team, policy.init(), executor.init(env.num_agents))
         options = {"plan_key": plan_key, "discount": config.discount}
@@ -204,12 +204,11 @@ def play_plans(
 
     def query(query_key, play_key):
         noise_key, plan_key = jax.random.split(play_key)
-        queries, noise = (jax.random.split(key, config.plans) for key in (query_key, noise_key))
-        if grouped:
-            queries = jnp.repeat(queries[:1], config.plans, axis=0)
-        if grouped and config.shared_noise:
-            noise = jnp.repeat(noise[:1], config.plans, axis=0)
-        return jax.vmap(one)(queries, noise, jax.random.split(plan_key, config.plans))
+        reset, shared_noise = lambda key: env.reset(key, params), grouped and config.shared_noise
+        start = reset(query_key) if grouped else jax.vmap(reset)(jax.random.split(query_key, config.plans))
+        noise = noise_key if shared_noise else jax.random.split(noise_key, config.plans)
+        axes = (None if grouped else 0, None if shared_noise else 0, 0)
+        return jax.vmap(one, in_axes=axes)(start, noise, jax.random.split(plan_key, config.plans))
 
     keys = jax.random.split(query_key, config.queries), jax.random.split(play_key, config.queries)
     return jax.vmap(query)(*keys)
@@ -233,8 +232,13 @@ def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weig
     live = steps.steps > 0
 
     def loss(weights):
-        batch_scores = jax.vmap(jax.vmap(jax.vmap(functools.partial(scores, policy, weights))))
-        log_prob, entropy, _ = batch_scores(steps.team, steps.info["choice"])
+        score = functools.partial(scores, policy, weights)
+        if steps.reward.shape[-1] == 1:  # all plans of a query answer one observation: it is encoded once
+            first = jax.tree.map(lambda leaf: leaf[:, 0, 0], steps.team)
+            score = jax.vmap(jax.vmap(jax.vmap(score, (None, 0)), (None, 0)))
+            log_prob, entropy, _ = score(first, steps.info["choice"])
+        else:
+            log_prob, entropy, _ = jax.vmap(jax.vmap(jax.vmap(score)))(steps.team, steps.info["choice"])
         gain = jnp.mean(jnp.where(live, advantage * log_prob, 0))
         spread = jnp.mean(jnp.where(live, entropy, 0))
         return -gain - entropy_weight * spread, spread

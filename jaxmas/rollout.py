@@ -171,6 +171,12 @@ def play_query(
 ) -> tuple[Episode, MetaStep, ExecutorStep | None]:
     """Play one query from its start to its end, without reset: one ``MetaStep`` per plan boundary, stacked."""
     intervals = env.horizon // env.coordination_interval
+    if intervals == 1:
+        # No scan: what callers share between episodes, such as the observation of one query, stays shared.
+        key, own_key = jax.random.split(key)
+        own_key = own_key if plan_key is None else jax.random.split(plan_key, 1)[0]
+        episode, *rest = play_interval(env, params, policies, episode, key, plan_key=own_key, **options)
+        return episode, *jax.tree.map(lambda leaf: leaf[None], tuple(rest))
     plan_keys = None if plan_key is None else jax.random.split(plan_key, intervals)
 
     def interval(episode, keys):

@@ -235,7 +235,7 @@ def test_the_gradient_is_finite_and_reaches_everything(name: str, scenario: str)
 # --- meta-skill on probes
 
 
-SMALL: dict[str, Any] = {"queries": 16, "plans": 8, "width": 16, "learning_rate": 1e-2}
+SMALL: dict[str, Any] = {"queries": 16, "plans": 8, "width": 16, "learning_rate": 1e-2, "entropy": 0.1, "final_entropy": 0.01}
 UPDATES = 60
 
 
