@@ -3,7 +3,8 @@
 One update draws queries, lets the meta-policy plan, plays the plans with frozen executors and follows the policy
 gradient of the team's reward. Two learners:
 
-- ``group``: several plans per query, advantage against the other plans of the same query (leave-one-out baseline).
+- ``group``: several plans per query, advantage against the other plans of the same query (leave-one-out baseline),
+  several clipped epochs.
 - ``ppo``: one plan per query boundary, a value network, several clipped epochs.
 
 The file reads in the order of an update: draw → play → advantages → loss → step.
@@ -50,8 +51,9 @@ class MetaSkillConfig:
     sees: Literal["all", "global", "nothing"] = "all"
     """What the policy sees of a query: everything, the global features only, or nothing (references)."""
     epochs: int = 4
-    """PPO: passes over the batch of an update."""
+    """Passes over the batch of an update."""
     minibatches: int = 4
+    """PPO: parts that a pass is made in."""
     clip: float = 0.2
     discount: float = 1.0
     trace: float = 0.95
@@ -143,7 +145,7 @@ def make_policy(config: MetaSkillConfig, env: Environment, greedy: bool = False)
 
 def optimiser(config: MetaSkillConfig) -> optax.GradientTransformation:
     """Return Adam with clipped gradients and a learning rate that falls to a tenth."""
-    steps = config.updates * (config.epochs * config.minibatches if config.learner == "ppo" else 1)
+    steps = config.updates * config.epochs * (config.minibatches if config.learner == "ppo" else 1)
     schedule = optax.linear_schedule(config.learning_rate, 0.1 * config.learning_rate, steps)
     return optax.chain(optax.clip_by_global_norm(config.max_gradient), optax.adam(schedule))
 
@@ -222,7 +224,10 @@ def scores(policy: Any, weights: Any, team: TeamObservation, choice: Any) -> tup
 
 
 def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weight, key) -> tuple[Any, Any, dict]:
-    """Follow Σ A log π with the leave-one-out advantage of each plan's return; one step."""
+    """Follow the clipped surrogate of each plan's leave-one-out advantage over several epochs of the whole batch.
+
+    With one epoch this is Σ A ∇log π.
+    """
     before = jnp.cumprod(steps.discount, axis=-1)[..., :-1]
     weight = jnp.concatenate([jnp.ones_like(steps.discount[..., :1]), before], axis=-1)
     returns = jnp.sum(weight * steps.reward, axis=-1)
@@ -232,20 +237,29 @@ def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weig
     live = steps.steps > 0
 
     def loss(weights):
-        score = functools.partial(scores, policy, weights)
-        if steps.reward.shape[-1] == 1:  # all plans of a query answer one observation: it is encoded once
-            first = jax.tree.map(lambda leaf: leaf[:, 0, 0], steps.team)
-            score = jax.vmap(jax.vmap(jax.vmap(score, (None, 0)), (None, 0)))
-            log_prob, entropy, _ = score(first, steps.info["choice"])
-        else:
-            log_prob, entropy, _ = jax.vmap(jax.vmap(jax.vmap(score)))(steps.team, steps.info["choice"])
-        gain = jnp.mean(jnp.where(live, advantage * log_prob, 0))
+        log_prob, entropy = _score_group(policy, weights, steps)
+        surrogate = clipped_surrogate(log_prob - steps.info["log_prob"], advantage, config.clip)
         spread = jnp.mean(jnp.where(live, entropy, 0))
-        return -gain - entropy_weight * spread, spread
+        return jnp.mean(jnp.where(live, surrogate, 0)) - entropy_weight * spread, spread
 
-    (_, spread), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-    change, moments = optimiser(config).update(gradient, state.optimiser)
-    return optax.apply_updates(state.params, change), moments, {"entropy": spread}
+    def epoch(carry, _):
+        weights, moments = carry
+        (_, spread), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
+        change, moments = optimiser(config).update(gradient, moments)
+        return (optax.apply_updates(weights, change), moments), spread
+
+    carry, spread = jax.lax.scan(epoch, (state.params, state.optimiser), None, config.epochs)
+    return *carry, {"entropy": spread[0]}
+
+
+def _score_group(policy, weights, steps: MetaStep) -> tuple[Array, Array]:
+    """Return log-probability and entropy of every decision ``[queries, plans, boundaries]``."""
+    score = functools.partial(scores, policy, weights)
+    if steps.reward.shape[-1] > 1:
+        return jax.vmap(jax.vmap(jax.vmap(score)))(steps.team, steps.info["choice"])[:2]
+    # All plans of a query answer one observation: it is encoded once.
+    first = jax.tree.map(lambda leaf: leaf[:, 0, 0], steps.team)
+    return jax.vmap(jax.vmap(jax.vmap(score, (None, 0)), (None, 0)))(first, steps.info["choice"])[:2]
 
 
 def learn_ppo(config, policy, state: TrainState, steps: MetaStep, entropy_weight, key) -> tuple[Any, Any, dict]:

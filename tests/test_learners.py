@@ -340,15 +340,17 @@ def test_the_group_learner_discounts_later_intervals() -> None:
     state = config.initial_state(env, params, jax.random.key(0))
     team = env.reset(jax.random.key(0), params)[1]
 
-    def log_prob(weights):
+    def log_prob(weights, choice=jnp.int32(0)):
         outputs, _ = policy.space.network.apply(weights, team)
-        return policy.space.log_prob(outputs, jnp.int32(0))
+        return policy.space.log_prob(outputs, choice)
+
+    old_log_prob = functools.partial(log_prob, state.params)
 
     def step(choice, reward, last) -> MetaStep:
         return MetaStep(
             team=team,
             plan=env.plan_space.empty(),
-            info={"choice": choice},
+            info={"choice": choice, "log_prob": old_log_prob(choice)},
             reward=reward,
             discount=jnp.where(last, 0.0, 0.2),
             terminated=last,
