@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxmas.distributions import Categorical
-from jaxmas.plans import Plan, PlanSpace
 from jaxmas.errors import refuse
+from jaxmas.plans import Plan, PlanSpace
 from jaxmas.pytrees import pytree
 from jaxmas.registry import EXECUTORS, SCENARIOS, TEMPLATES, Scenario
 from jaxmas.types import Environment, Observation, TeamObservation, TimeStep

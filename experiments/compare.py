@@ -139,7 +139,9 @@ def tradeoffs(world: World, result: "Comparison") -> dict[str, Any]:
     return {
         "cost_weight": weight,
         "reward_at_cost_weight": at,
-        "ranking_at_cost_weight": {factor: sorted(means, key=lambda name: -means[name]) for factor, means in at.items()},
+        "ranking_at_cost_weight": {
+            factor: sorted(means, key=lambda name: -means[name]) for factor, means in at.items()
+        },
         "hypervolume": {"all": volume(list(rows)), "without_learned": volume(others)},
     }
 

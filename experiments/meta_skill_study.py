@@ -85,7 +85,14 @@ def play_baselines(world: headroom.World, chosen: headroom.Chosen, test: Any) ->
     """Return every strategy's rewards and the rule's, one per test query."""
     rewards = {}
     for name in STRATEGIES.names(world.env.family):
-        arguments = (world.env, world.params, jaxmas.make_strategy(name, world.env, world.params), None, world.executor, world.executor_params)
+        arguments = (
+            world.env,
+            world.params,
+            jaxmas.make_strategy(name, world.env, world.params),
+            None,
+            world.executor,
+            world.executor_params,
+        )
         rewards[name] = evaluation.evaluate(*arguments, test)["reward"]
     index = chosen.rows_by_rule(references.global_features(world.env, world.params, test))[None]
     rewards["depth-3 rule"] = headroom.play_rows(world, index, test, 1)[0]
@@ -113,7 +120,14 @@ def headroom_gain(world: headroom.World, chosen: headroom.Chosen, best: str, tes
     settings = headroom.HeadroomSettings()
     keys = test[: settings.oracle_queries]
     bracket = headroom.best_per_query(world, chosen, keys, settings, lambda episodes: None)
-    arguments = (world.env, world.params, jaxmas.make_strategy(best, world.env, world.params), None, world.executor, world.executor_params)
+    arguments = (
+        world.env,
+        world.params,
+        jaxmas.make_strategy(best, world.env, world.params),
+        None,
+        world.executor,
+        world.executor_params,
+    )
     same = evaluation.evaluate(*arguments, keys, replicates=128)["reward"]
     return {"low": bracket.low.mean - float(same.mean()), "high": bracket.high.mean - float(same.mean())}
 

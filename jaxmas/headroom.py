@@ -238,7 +238,9 @@ def clamp_losses(world: World, chosen: Chosen, keys: Key[Array, "queries"], sett
             arguments = (world.env, world.params, meta, (table, *held), world.executor, world.executor_params)
             return evaluation.reward_of_rows(*arguments, keys, index, replicates=replicates, advance=advance)
 
-        return references.oracle(play, kept, len(keys), rounds=settings.clamp_rounds, final=settings.clamp_final).low.mean
+        return references.oracle(
+            play, kept, len(keys), rounds=settings.clamp_rounds, final=settings.clamp_final
+        ).low.mean
 
     free = best("", world.env.plan_space.empty())
     constants = field_constants(world.env)

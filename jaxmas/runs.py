@@ -12,7 +12,6 @@ from typing import Any
 import jax
 
 import jaxmas
-
 from jaxmas.anchors import params_hash
 from jaxmas.checkpoints import Checkpoints, atomic_write_json
 from jaxmas.errors import JaxmasError
@@ -95,7 +94,9 @@ def algorithm_config(record: RunRecord) -> Any:
     make = ALGORITHMS[record.algorithm]
     unknown = sorted(set(record.config) - {field.name for field in dataclasses.fields(make)})
     if unknown:
-        raise JaxmasError(f"{record.algorithm} has no setting {unknown[0]}: the run is of another version; train it again")
+        raise JaxmasError(
+            f"{record.algorithm} has no setting {unknown[0]}: the run is of another version; train it again"
+        )
     return make(**record.config)
 
 

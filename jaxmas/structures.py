@@ -4,6 +4,7 @@ They are labels for analysis. The classes follow from the plan alone, in the ord
 """
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -53,7 +54,7 @@ def designs(
 def histogram(env: Environment, params: Any, meta: MetaPolicy, meta_params: Any, keys: Any) -> dict[str, Any]:
     """Return how often each structure and team size is designed, as shares of up to ``QUERIES`` queries."""
     kinds, members = (np.asarray(values) for values in designs(env, params, meta, meta_params, keys[:QUERIES]))
-    names = [f"{low}" if high == low + 1 else f"{low}–{high - 1}" for low, high in zip(SIZES, SIZES[1:], strict=False)]
+    names = [f"{low}" if high == low + 1 else f"{low}–{high - 1}" for low, high in itertools.pairwise(SIZES)]
     sizes = np.digitize(members, SIZES[1:])
     return {
         "structure": {name: float(np.mean(kinds == index)) for index, name in enumerate(STRUCTURES)},

@@ -235,7 +235,14 @@ def test_the_gradient_is_finite_and_reaches_everything(name: str, scenario: str)
 # --- meta-skill on probes
 
 
-SMALL: dict[str, Any] = {"queries": 16, "plans": 8, "width": 16, "learning_rate": 1e-2, "entropy": 0.1, "final_entropy": 0.01}
+SMALL: dict[str, Any] = {
+    "queries": 16,
+    "plans": 8,
+    "width": 16,
+    "learning_rate": 1e-2,
+    "entropy": 0.1,
+    "final_entropy": 0.01,
+}
 UPDATES = 60
 
 
@@ -340,9 +347,9 @@ def test_the_group_learner_discounts_later_intervals() -> None:
     state = config.initial_state(env, params, jax.random.key(0))
     team = env.reset(jax.random.key(0), params)[1]
 
-    def log_prob(weights, choice=jnp.int32(0)):
+    def log_prob(weights, choice=0):
         outputs, _ = policy.space.network.apply(weights, team)
-        return policy.space.log_prob(outputs, choice)
+        return policy.space.log_prob(outputs, jnp.int32(choice))
 
     old_log_prob = functools.partial(log_prob, state.params)
 

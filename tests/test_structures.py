@@ -19,7 +19,7 @@ ENV, PARAMS = jaxmas.make("workflow-mixed-v0", num_agents=6)
 
 
 def plan(members: int, reads: dict[int, list[int]]) -> Plan:
-    table = np.full((6, ENV.inbox), -1)
+    table = np.full((6, ENV.plan_space.inbox), -1)
     for reader, senders in reads.items():
         table[reader, : len(senders)] = senders
     empty = ENV.plan_space.empty()

@@ -175,11 +175,11 @@ def _pick_large(query: Query, team: Team, missing, wanted, mine, agent_seeds) ->
     width = v.lanes(tasks)
     is_open = v.settled(wanted & ~_blocked(query, missing) & _assigned(team.task, words))
     kinds = [v.pack(query.skill == skill) for skill in range(team.preference.shape[1])]
-    match = [jnp.any((is_open & kind) != 0, axis=1) for kind in kinds]
-    match = [jnp.where(has, team.preference[:, skill], -1) for skill, has in enumerate(match)]
+    has = [jnp.any((is_open & kind) != 0, axis=1) for kind in kinds]
+    match = [jnp.where(some, team.preference[:, skill], -1) for skill, some in enumerate(has)]
     best = functools.reduce(jnp.maximum, match)
-    chosen = [jnp.where((match[skill] == best)[:, None], kind, 0) for skill, kind in enumerate(kinds)]
-    chosen = is_open & functools.reduce(jnp.bitwise_or, chosen)
+    fitting = [jnp.where((match[skill] == best)[:, None], kind, 0) for skill, kind in enumerate(kinds)]
+    chosen = is_open & functools.reduce(jnp.bitwise_or, fitting)
     untried = chosen & ~mine
     chosen = jnp.where(jnp.any(untried != 0, axis=1, keepdims=True), untried, chosen)
     return _by_chance(v.settled(chosen), width, agent_seeds)
