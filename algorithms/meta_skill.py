@@ -233,7 +233,8 @@ def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weig
     returns = jnp.sum(weight * steps.reward, axis=-1)
     # Scaled by the spread of the returns, not of the advantages: those vanish as the plans of a query agree, and
     # blowing them up again would turn a settled policy's noise into steps of full size.
-    advantage = leave_one_out(returns)[..., None] / (jnp.std(returns) + 1e-6)
+    advantage = leave_one_out(returns) / (jnp.std(returns) + 1e-6)
+    advantage = jnp.broadcast_to(advantage[..., None], steps.reward.shape)
     live = steps.steps > 0
 
     def loss(weights):

@@ -48,9 +48,10 @@ class Probe(Environment):
     coordination_interval: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse any other interval: every step has a plan of its own."""
+        """Refuse an interval that does not divide the horizon."""
         interval = self.coordination_interval
-        refuse(interval != 1, f"coordination_interval is {interval}; a probe plans at every step, so it has to be 1")
+        wrong = interval < 1 or self.horizon % interval != 0
+        refuse(wrong, f"coordination_interval is {interval}; it has to divide the horizon of {self.horizon}")
 
     @property
     def plan_space(self) -> PlanSpace:
