@@ -68,7 +68,7 @@ def main(settings: Settings) -> dict[str, Any]:
     bracket = headroom_gain(world, chosen, best, test)
     result = {
         "command": "python -m jaxmas.experiments.meta_skill_study",
-        "settings": dataclasses.asdict(settings),
+        "settings": {**dataclasses.asdict(settings), "out": None},
         "provenance": provenance(),
         "params": params_hash(params),
         "best_strategy": best,
