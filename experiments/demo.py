@@ -145,8 +145,9 @@ def _fit_rule(world: World, settings: DemoSettings) -> FittedRule:
     """Play every template on validation queries and fit the depth-3 rule to the visible numbers."""
     keys = evaluation.query_keys("validation", settings.validation, settings.seed)
     templates = TEMPLATES[world.env.family]
-    with progress("fitting the depth-3 rule", len(templates.rows) * settings.validation) as advance:
-        rewards, _ = headroom.play_table(world, templates.table(), keys, 1, advance)
+    replicates = headroom.HeadroomSettings().replicates
+    with progress("fitting the depth-3 rule", len(templates.rows) * settings.validation * replicates) as advance:
+        rewards, _ = headroom.play_table(world, templates.table(), keys, replicates, advance)
     return FittedRule(*references.best_rule(references.global_features(world.env, world.params, keys), rewards))
 
 
