@@ -83,13 +83,15 @@ def strategies_of(world: World) -> list[LoadedPolicy]:
     return [policy_of(f"strategy:{name}", world) for name in STRATEGIES.names(world.env.family)]
 
 
-def play(world: World, policy: LoadedPolicy, keys: Any, advance: Advance = lambda episodes: None) -> Outcomes:
-    """Play every query once.
+def play(
+    world: World, policy: LoadedPolicy, keys: Any, advance: Advance = lambda episodes: None, *, replicates: int = 1
+) -> Outcomes:
+    """Play every query, once or more.
 
     A strategy that is one row of the templates is played with the row as a number: all of them share one program.
     """
     arguments = (world.env, world.params, *_shared(world, policy), world.executor, world.executor_params)
-    return evaluation.evaluate(*arguments, keys, advance=advance)
+    return evaluation.evaluate(*arguments, keys, replicates=replicates, advance=advance)
 
 
 def _shared(world: World, policy: LoadedPolicy) -> tuple[Any, Any]:

@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 from jaxmas import evaluation, headroom, plots, references
-from jaxmas.algorithms.rules import Rule
 from jaxmas.catalog import ALGORITHMS, TEMPLATES
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.environments.workflow.query import SHAPES
@@ -83,10 +82,10 @@ def run(settings: DemoSettings) -> dict[str, Any]:
         rule = _fit_rule(world, settings)
     keys = evaluation.query_keys("test", settings.episodes, settings.seed)
     with watch.part("evaluate"):
-        played, kinds = _play_all(world, policy, rule, keys)
+        policies = {one.name: one for one in [*compare.strategies_of(world), policy]}
+        played, kinds = _play_all(world, policies, rule, keys)
         result = compare.comparison(setting, world, played, kinds)
-        shown = [*compare.strategies_of(world), policy]
-        designs = compare.designs(world, {one.name: one for one in shown}, keys)
+        designs = compare.designs(world, policies, keys)
     kinds_of_query = query_kinds(world, keys)
     with watch.part("pictures"):
         pictures = _pictures(settings, world, policy, keys, kinds_of_query)
@@ -123,47 +122,28 @@ def _updates(advance: Callable[[int], None]) -> Callable[[dict[str, Any]], None]
     return report_row
 
 
-@dataclasses.dataclass(frozen=True)
-class FittedRule:
-    """The depth-3 rule and the template rows that its leaves name."""
-
-    rule: Rule
-    rows: np.ndarray
-
-    def taken(self, features: np.ndarray) -> np.ndarray:
-        """Return the template row that the rule takes for each query."""
-        return self.rows[self.rule(features)]
-
-    def lines(self, world: World) -> list[str]:
-        """Return the rule as readable text."""
-        env, templates = world.env, TEMPLATES[world.env.family]
-        names = getattr(env, "global_feature_names", tuple(f"feature {i}" for i in range(64)))
-        return self.rule.lines(names, [templates.describe(templates.rows[row]) for row in self.rows])
-
-
-def _fit_rule(world: World, settings: DemoSettings) -> FittedRule:
+def _fit_rule(world: World, settings: DemoSettings) -> references.FittedRule:
     """Play every template on validation queries and fit the depth-3 rule to the visible numbers."""
     keys = evaluation.query_keys("validation", settings.validation, settings.seed)
     templates = TEMPLATES[world.env.family]
     replicates = headroom.HeadroomSettings().replicates
     with progress("fitting the depth-3 rule", len(templates.rows) * settings.validation * replicates) as advance:
         rewards, _ = headroom.play_table(world, templates.table(), keys, replicates, advance)
-    return FittedRule(*references.best_rule(references.global_features(world.env, world.params, keys), rewards))
+    return references.best_rule(references.global_features(world.env, world.params, keys), rewards)
 
 
 def _play_all(
-    world: World, learned: LoadedPolicy, rule: FittedRule, keys: Any
+    world: World, policies: Mapping[str, LoadedPolicy], rule: references.FittedRule, keys: Any
 ) -> tuple[dict[str, Outcomes], dict[str, str]]:
-    """Play every strategy, the learned policy and the rule on the same queries."""
-    policies = [*compare.strategies_of(world), learned]
-    kinds = {policy.name: compare.kind_of(policy) for policy in policies} | {RULE: "rule"}
+    """Play the policies and the rule on the same queries."""
+    kinds = {name: compare.kind_of(policy) for name, policy in policies.items()} | {RULE: "rule"}
     with progress("playing test queries", len(policies) * len(keys)) as advance:
-        played = {policy.name: compare.play(world, policy, keys, advance) for policy in policies}
+        played = {name: compare.play(world, policy, keys, advance) for name, policy in policies.items()}
         played[RULE] = _play_rule(world, rule, keys)
     return played, kinds
 
 
-def _play_rule(world: World, rule: FittedRule, keys: Any) -> Outcomes:
+def _play_rule(world: World, rule: references.FittedRule, keys: Any) -> Outcomes:
     """Play every query under the plan that the rule takes for it."""
     templates = TEMPLATES[world.env.family]
     taken = rule.taken(references.global_features(world.env, world.params, keys))
@@ -176,7 +156,7 @@ def _play_rule(world: World, rule: FittedRule, keys: Any) -> Outcomes:
 
 
 def _results(
-    settings: DemoSettings, world: World, result: Comparison, rule: FittedRule, kinds: np.ndarray
+    settings: DemoSettings, world: World, result: Comparison, rule: references.FittedRule, kinds: np.ndarray
 ) -> dict[str, Any]:
     """Return everything measured, and what it was measured with."""
     best = result.best_strategy
@@ -197,7 +177,7 @@ def _results(
             "rule_over_best_strategy": result.difference(RULE, best),
         },
         "families": _families(result, kinds),
-        "rule": rule.lines(world),
+        "rule": rule.lines(world.env),
         **provenance(),
     }
 

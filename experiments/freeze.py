@@ -46,7 +46,7 @@ def freeze(scenario: str, settings: Settings) -> dict[str, Any]:
     rewards, _ = evaluation.reward_matrix(*arguments, replicates=range(1))
     mean = dict(zip(rows, rewards[0].mean(axis=1), strict=True))
     tuned = {strategy: max(candidates, key=mean.__getitem__) for strategy, candidates in TUNABLE.items()}
-    best = max(tuned, key=lambda strategy: mean[tuple(tuned[strategy])])
+    best = max(tuned, key=lambda strategy: mean[tuned[strategy]])
     keys = evaluation.query_keys("validation", settings.test, seed=2)
 
     def measured(meta: Any) -> dict[str, float]:
@@ -57,7 +57,7 @@ def freeze(scenario: str, settings: Settings) -> dict[str, Any]:
         "shape": anchors.shape_name(env),
         "params": anchors.params_hash(params),
         "random": measured(RandomPolicy(env)),
-        "strategy": {**measured(TemplatePolicy(env, tuple(tuned[best]))), "name": best},
+        "strategy": {**measured(TemplatePolicy(env, tuned[best])), "name": best},
         "tuned": tuned,
     }
     return {anchors.setting(scenario, env, name): anchor}

@@ -24,6 +24,7 @@ from jaxmas.algorithms.meta_skill import MetaSkillConfig
 from jaxmas.anchors import params_hash
 from jaxmas.catalog import SCENARIOS, STRATEGIES
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
+from jaxmas.experiments import compare
 from jaxmas.runs import provenance
 from jaxmas.statistics import Estimate, hierarchical_bootstrap
 
@@ -83,18 +84,8 @@ def main(settings: Settings) -> dict[str, Any]:
 
 def play_baselines(world: headroom.World, chosen: headroom.Chosen, test: Any) -> dict[str, np.ndarray]:
     """Return every strategy's rewards and the rule's, one per test query."""
-    rewards = {}
-    for name in STRATEGIES.names(world.env.family):
-        arguments = (
-            world.env,
-            world.params,
-            jaxmas.make_strategy(name, world.env, world.params),
-            None,
-            world.executor,
-            world.executor_params,
-        )
-        rewards[name] = evaluation.evaluate(*arguments, test)["reward"]
-    index = chosen.rows_by_rule(references.global_features(world.env, world.params, test))[None]
+    rewards = {policy.name: compare.play(world, policy, test)["reward"] for policy in compare.strategies_of(world)}
+    index = chosen.rule.taken(references.global_features(world.env, world.params, test))[None]
     rewards["depth-3 rule"] = headroom.play_rows(world, index, test, 1)[0]
     return rewards
 
@@ -115,25 +106,21 @@ def train_one(
     return outcome["reward"], curve, seconds
 
 
-def headroom_gain(world: headroom.World, chosen: headroom.Chosen, best: str, test: Any) -> dict[str, float]:
-    """Return what the best plan per query gains over the best strategy, bracketed, on the first test queries."""
+def headroom_gain(world: headroom.World, chosen: headroom.Chosen, best: str, test: Any) -> dict[str, Any]:
+    """Return what the best plan per query gains over the best strategy, on the first test queries."""
     settings = headroom.HeadroomSettings()
     keys = test[: settings.oracle_queries]
     bracket = headroom.best_per_query(world, chosen, keys, settings, lambda episodes: None)
-    arguments = (
-        world.env,
-        world.params,
-        jaxmas.make_strategy(best, world.env, world.params),
-        None,
-        world.executor,
-        world.executor_params,
-    )
-    same = evaluation.evaluate(*arguments, keys, replicates=128)["reward"]
-    return {"low": bracket.low.mean - float(same.mean()), "high": bracket.high.mean - float(same.mean())}
+    same = compare.play(world, compare.policy_of(f"strategy:{best}", world), keys, replicates=128)["reward"]
+    return {
+        "low": _json((bracket.low_values - same)[None]),
+        "high": bracket.high.mean - float(same.mean()),
+        "queries": len(keys),
+    }
 
 
 def table(
-    baselines: dict[str, np.ndarray], learned: dict[str, np.ndarray], best: str, bracket: dict[str, float]
+    baselines: dict[str, np.ndarray], learned: dict[str, np.ndarray], best: str, bracket: dict[str, Any]
 ) -> dict[str, Any]:
     """Return mean rewards, paired differences to the best strategy and the rule, and the share of the way captured."""
     rows: dict[str, Any] = {name: {"reward": _json(values[None])} for name, values in baselines.items()}
@@ -144,10 +131,7 @@ def table(
             "runs": values.mean(axis=1).round(4).tolist(),
             "over_best_strategy": _json(gain),
             "over_rule": _json(values - baselines["depth-3 rule"]),
-            "captured": {
-                "of_low": float(gain.mean()) / bracket["low"],
-                "of_high": float(gain.mean()) / bracket["high"],
-            },
+            "captured": float(gain.mean()) / bracket["low"]["mean"],
         }
     return rows
 
@@ -173,14 +157,15 @@ def markdown(result: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for name, row in sorted(result["methods"].items(), key=lambda item: -item[1]["reward"]["mean"]):
-        share = f"{row['captured']['of_low']:.0%}" if "captured" in row else ""
+        share = f"{row['captured']:.0%}" if "captured" in row else ""
         over = [cell(row.get(key)) for key in ("over_best_strategy", "over_rule")]
         lines.append(f"| {name} | {cell(row['reward'])} | {over[0]} | {over[1]} | {share} |")
     bounds = result["per_query_over_best_strategy"]
     lines += [
         "",
-        f"Best strategy: {result['best_strategy']}. The best plan per query earns {bounds['low']:+.3f} to "
-        f"{bounds['high']:+.3f} over it; *captured* is the learned gain over the lower of the two.",
+        f"Best strategy: {result['best_strategy']}. On the first {bounds['queries']} of the queries the best plan per "
+        f"query earns {cell(bounds['low'])} over it (lower bound; upper bound {bounds['high']:+.3f}); *captured* "
+        "is the learned gain on all queries over that mean, and as uncertain as its interval is wide.",
         "",
     ]
     return "\n".join(lines)

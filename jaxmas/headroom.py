@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Key, PRNGKeyArray
 
 from jaxmas import evaluation, references
-from jaxmas.algorithms.rules import Rule
 from jaxmas.plans import PLAN_FIELDS, Plan
 from jaxmas.policies import RandomPolicy, TemplatePolicy
 from jaxmas.registry import TEMPLATES
@@ -59,16 +58,10 @@ class Chosen:
     single: int
     fixed: int
     strategy: int
-    rule: Rule
-    rule_rows: np.ndarray
-    """The template rows that the rule's leaves name."""
+    rule: references.FittedRule
     features: np.ndarray
     rewards: np.ndarray
     """Validation rewards ``[rows, queries]``."""
-
-    def rows_by_rule(self, features: np.ndarray) -> np.ndarray:
-        """Return the template row that the rule takes for each query."""
-        return self.rule_rows[self.rule(features)]
 
 
 def choose(
@@ -83,13 +76,11 @@ def choose(
     mean = rewards.mean(axis=1)
     features = references.global_features(world.env, world.params, keys)
     strategy = int(mean.argmax())
-    rule, rows = references.best_rule(features, rewards)
     return Chosen(
         single=cheap_single(templates.rows, mean, costs.mean(axis=1), strategy),
         fixed=constant_rows(templates.rows, mean),
         strategy=strategy,
-        rule=rule,
-        rule_rows=rows,
+        rule=references.best_rule(features, rewards),
         features=features,
         rewards=rewards,
     )
@@ -114,7 +105,7 @@ def measure(
     templates = TEMPLATES[world.env.family]
     chosen = choose(world, settings, advance)
     test = evaluation.query_keys("test", settings.test, settings.seed)
-    by_rule = chosen.rows_by_rule(references.global_features(world.env, world.params, test))
+    by_rule = chosen.rule.taken(references.global_features(world.env, world.params, test))
     same = {name: getattr(chosen, name) for name in ("single", "fixed", "strategy")}
     index = np.stack([*(np.full(settings.test, row) for row in same.values()), by_rule])
     scored = play_rows(world, index, test, settings.replicates, advance)
@@ -122,9 +113,7 @@ def measure(
     result: dict[str, Any] = {name: _named(values[name]) for name in ("random", "single", "fixed", "strategy", "rule")}
     for name, row in same.items():
         result[name]["plan"] = templates.describe(templates.rows[row])
-    plans = [templates.describe(templates.rows[row]) for row in chosen.rule_rows]
-    names = getattr(world.env, "global_feature_names", tuple(f"feature {i}" for i in range(chosen.features.shape[1])))
-    result["rule"]["plan"] = chosen.rule.lines(names, plans)
+    result["rule"]["plan"] = chosen.rule.lines(world.env)
     bracket = best_per_query(world, chosen, test[: settings.oracle_queries], settings, advance)
     result["per_query"] = shifted(bracket, values["strategy"], settings.oracle_queries)
     gap = result["strategy"]["mean"] - result["random"]["mean"]

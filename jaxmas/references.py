@@ -5,13 +5,14 @@ They are no policies: they live beside the evaluator, choose on one set of outco
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxmas.algorithms.rules import Rule, fit_rule
 from jaxmas.evaluation import team_observations
+from jaxmas.registry import TEMPLATES
 from jaxmas.statistics import Estimate, hierarchical_bootstrap
 
 
@@ -25,8 +26,25 @@ def global_features(env: Any, params: Any, keys: Any) -> np.ndarray:
     return np.asarray(team_observations(env, params, keys).global_features)
 
 
-def best_rule(features: np.ndarray, rewards: np.ndarray) -> tuple[Rule, np.ndarray]:
-    """Fit the best rule of depth up to 3; return it and the plans that its leaves number.
+class FittedRule(NamedTuple):
+    """A rule, and the template rows that its leaves name."""
+
+    rule: Rule
+    rows: np.ndarray
+
+    def taken(self, features: np.ndarray) -> np.ndarray:
+        """Return the template row that the rule takes for each query."""
+        return self.rows[self.rule(features)]
+
+    def lines(self, env: Any) -> list[str]:
+        """Return the rule as readable text."""
+        templates = TEMPLATES[env.family]
+        names = getattr(env, "global_feature_names", tuple(f"feature {index}" for index in range(64)))
+        return self.rule.lines(names, [templates.describe(templates.rows[row]) for row in self.rows])
+
+
+def best_rule(features: np.ndarray, rewards: np.ndarray) -> FittedRule:
+    """Fit the best rule of depth up to 3, with rows of ``rewards`` as its plans.
 
     ``rewards`` is ``[plans, queries]``. How deep a rule and how many candidate plans the data can bear is chosen by
     two-fold cross-validation, so that the rule is no weaker than a shallower one.
@@ -44,7 +62,7 @@ def best_rule(features: np.ndarray, rewards: np.ndarray) -> tuple[Rule, np.ndarr
 
     depth, candidates = max(((d, c) for d in (1, 2, 3) for c in (4, 12, 40)), key=lambda pair: held_out(*pair))
     kept = portfolio(features, rewards, candidates)
-    return fit_rule(features, rewards[kept].T, depth, min_leaf=_leaf(len(features))), kept
+    return FittedRule(fit_rule(features, rewards[kept].T, depth, min_leaf=_leaf(len(features))), kept)
 
 
 def _leaf(queries: int) -> int:

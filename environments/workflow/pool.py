@@ -55,7 +55,7 @@ class Pool:
 
 
 def make_pool(
-    num_agents: int = 16, coordination_interval: int | None = None, pool: str | os.PathLike[str] | None = None
+    num_agents: int = 16, coordination_interval: int = 12, pool: str | os.PathLike[str] | None = None
 ) -> tuple[Workflow, WorkflowParams]:
     """Return ``workflow-pool-v0``: the mixed world, with real models as its tiers.
 

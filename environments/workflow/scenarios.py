@@ -75,29 +75,24 @@ def mixed_params(num_agents: int) -> WorkflowParams:
     )
 
 
-def _given(value: int | None, default: int) -> int:
-    return default if value is None else value
-
-
-def make_mixed(num_agents: int = 16, *, coordination_interval: int | None = None) -> tuple[Workflow, WorkflowParams]:
+def make_mixed(num_agents: int = 16, *, coordination_interval: int = 12) -> tuple[Workflow, WorkflowParams]:
     """Return ``workflow-mixed-v0``: sixteen slots, every kind of query."""
-    env = Workflow(num_agents=num_agents, coordination_interval=_given(coordination_interval, 12))
+    env = Workflow(num_agents=num_agents, coordination_interval=coordination_interval)
     return env, mixed_params(num_agents)
 
 
-def make_crowd(num_agents: int = 256, *, coordination_interval: int | None = None) -> tuple[Workflow, WorkflowParams]:
+def make_crowd(num_agents: int = 256, *, coordination_interval: int = 24) -> tuple[Workflow, WorkflowParams]:
     """Return ``workflow-crowd-v0``: one subtask for every two slots, so that the work grows with the team.
 
     The sink rests on every subtask, so that a share of mistakes that is small per subtask is large per query: votes
     and redundant messages have to carry it.
     """
     subtasks = num_agents // 2 if num_agents <= 64 else 32 * (num_agents // 64)
-    horizon = 24
     env = Workflow(
         num_agents=num_agents,
         max_subtasks=max(subtasks, 4),
-        horizon=horizon,
-        coordination_interval=_given(coordination_interval, horizon),
+        horizon=24,
+        coordination_interval=coordination_interval,
     )
     params, f = mixed_params(num_agents), jnp.float32
     mix = dataclasses.replace(
@@ -116,7 +111,7 @@ def make_crowd(num_agents: int = 256, *, coordination_interval: int | None = Non
     return env, dataclasses.replace(params, mix=mix, reward=reward, context_load=f(0.05), message_loss=f(0.005))
 
 
-def make_roster(num_agents: int = 16, *, coordination_interval: int | None = None) -> tuple[Workflow, WorkflowParams]:
+def make_roster(num_agents: int = 16, *, coordination_interval: int = 12) -> tuple[Workflow, WorkflowParams]:
     """Return ``workflow-roster-v0``: unequal members, three in sixteen faulty and two adversarial, always the same."""
     env, params = make_mixed(num_agents, coordination_interval=coordination_interval)
     generator = np.random.default_rng(WORLD_SEED)
@@ -129,9 +124,7 @@ def make_roster(num_agents: int = 16, *, coordination_interval: int | None = Non
     return env, dataclasses.replace(params, ability=f(ability), faulty=f(faulty), adversarial=f(adversarial))
 
 
-def make_specialist(
-    num_agents: int = 16, *, coordination_interval: int | None = None
-) -> tuple[Workflow, WorkflowParams]:
+def make_specialist(num_agents: int = 16, *, coordination_interval: int = 12) -> tuple[Workflow, WorkflowParams]:
     """Return ``workflow-specialist-v0``: no role sees better than another; what agents know has to come apart."""
     env, params = make_mixed(num_agents, coordination_interval=coordination_interval)
     return env, dataclasses.replace(params, mismatch=jnp.ones_like(params.mismatch))
