@@ -43,9 +43,9 @@ class MetaSkillConfig:
     """Plans per query; PPO plays each of them as a query of its own."""
     shared_noise: bool = True
     """Let the plans of one query meet the same environment noise (group only)."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     entropy: float = 0.05
-    final_entropy: float = 0.005
+    final_entropy: float = 0.02
     max_gradient: float = 1.0
     width: int = 128
     sees: Literal["all", "global", "nothing"] = "all"

@@ -46,6 +46,8 @@ class Settings:
     seeds: int = 5
     updates: int = 400
     test: int = 4096
+    oracle_queries: int = 512
+    """The first so many test queries bracket what the best plan per query gains."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     out: Path = Path(__file__).resolve().parent / "results"
 
@@ -66,7 +68,7 @@ def main(settings: Settings) -> dict[str, Any]:
         )
         learned[name] = np.stack(rewards)
         print(f"{name}: {hierarchical_bootstrap(learned[name])} ({np.mean(seconds):.0f} s per seed)", flush=True)
-    bracket = headroom_gain(world, chosen, best, test)
+    bracket = headroom_gain(world, chosen, best, test[: settings.oracle_queries])
     result = {
         "command": "python -m jaxmas.experiments.meta_skill_study",
         "settings": {**dataclasses.asdict(settings), "out": None},
@@ -106,10 +108,9 @@ def train_one(
     return outcome["reward"], curve, seconds
 
 
-def headroom_gain(world: headroom.World, chosen: headroom.Chosen, best: str, test: Any) -> dict[str, Any]:
-    """Return what the best plan per query gains over the best strategy, on the first test queries."""
+def headroom_gain(world: headroom.World, chosen: headroom.Chosen, best: str, keys: Any) -> dict[str, Any]:
+    """Return what the best plan per query gains over the best strategy on these queries."""
     settings = headroom.HeadroomSettings()
-    keys = test[: settings.oracle_queries]
     bracket = headroom.best_per_query(world, chosen, keys, settings, lambda episodes: None)
     same = compare.play(world, compare.policy_of(f"strategy:{best}", world), keys, replicates=128)["reward"]
     return {
