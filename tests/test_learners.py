@@ -16,6 +16,7 @@ from jaxmas.environments.probes import OPTIMAL
 from jaxmas.errors import JaxmasError
 from jaxmas.executors import MLPExecutor
 from jaxmas.learning import clipped_surrogate, gae, group_normalised, leave_one_out, linear
+from jaxmas.networks import TeamEncoder
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
 from jaxmas.rollout import MetaStep
 
@@ -400,3 +401,19 @@ def test_every_algorithm_is_registered_with_its_settings() -> None:
     for entry in ALGORITHMS:
         assert entry.summary and dataclasses.fields(entry.value)
         assert hash(entry.value()) == hash(entry.value())
+
+
+def test_an_untrained_designer_hears_each_global_feature() -> None:
+    """Nine numbers stand beside hundreds of pooled ones; unscaled they moved the summary by 12 to 17 %."""
+    env, params = jaxmas.make("workflow-mixed-v0")
+    team = env.reset(jax.random.key(0), params)[1]
+    encoder = TeamEncoder(64)
+    weights = encoder.init(jax.random.key(1), team)
+
+    def summary(features):
+        return encoder.apply(weights, dataclasses.replace(team, global_features=features))[0]
+
+    whole = jnp.linalg.norm(summary(team.global_features))
+    for index in range(env.global_feature_names.index("time")):
+        low, high = (summary(team.global_features.at[index].set(value)) for value in (0.25, 0.75))
+        assert jnp.linalg.norm(high - low) > 0.2 * whole
