@@ -13,6 +13,7 @@ import jaxmas
 from jaxmas.algorithms import meta_skill
 from jaxmas.algorithms.meta_skill import MaskedPolicy, MetaSkillConfig
 from jaxmas.environments.probes import OPTIMAL
+from jaxmas.environments.workflow.observe import GLOBAL_FEATURES
 from jaxmas.errors import JaxmasError
 from jaxmas.executors import MLPExecutor
 from jaxmas.learning import clipped_surrogate, gae, group_normalised, leave_one_out, linear
@@ -414,6 +415,6 @@ def test_an_untrained_designer_hears_each_global_feature() -> None:
         return encoder.apply(weights, dataclasses.replace(team, global_features=features))[0]
 
     whole = jnp.linalg.norm(summary(team.global_features))
-    for index in range(env.global_feature_names.index("time")):
+    for index in range(GLOBAL_FEATURES.index("time")):
         low, high = (summary(team.global_features.at[index].set(value)) for value in (0.25, 0.75))
         assert jnp.linalg.norm(high - low) > 0.2 * whole
