@@ -31,7 +31,7 @@ class HeadroomSettings:
     """Queries on which they are scored."""
     replicates: int = 2
     """Times each is met."""
-    oracle_queries: int = 192
+    oracle_queries: int = 512
     """Test queries for the best plan per query, which takes hundreds of replicates each."""
     oracle_plans: int = 40
     clamp_queries: int = 128
