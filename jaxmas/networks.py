@@ -48,7 +48,7 @@ class TeamEncoder(nn.Module):
         count = jnp.maximum(jnp.sum(mask), 1)
         pooled = [jnp.sum(tasks, axis=0) / count, jnp.max(tasks, axis=0), jnp.sum(tasks, axis=0) / 8]
         crowd = jnp.sum(agents, axis=0) / jnp.maximum(jnp.sum(team.agent_mask), 1)
-        # Numbers between 0 and 1, a few among hundreds of pooled ones: unscaled, they would hardly be heard.
+        # A few numbers of 0 to 1 among hundreds of pooled ones: unscaled, they would hardly be heard.
         overall = nn.relu(nn.Dense(self.width)(4 * team.global_features - 2))
         summary = jnp.concatenate([*pooled, crowd, overall])
         return nn.relu(nn.Dense(self.width)(summary)), tasks, agents

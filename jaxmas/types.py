@@ -39,6 +39,7 @@ class TeamObservation:
     pair_features: Float[Array, "num_agents tasks pair_features"]
     """Agent-task features, last axis of size 0 where an environment has none."""
     global_features: Float[Array, "global_features"]
+    """Numbers of about 0 to 1: networks centre and scale them for that range."""
 
 
 @pytree
