@@ -23,7 +23,7 @@ ROLES = ("generalist", "skilled", "critic", "spread")
 """All generalists; specialists for the skills of the query; the same with a critic as the last member; specialists of
 all skills in turn, whatever the query."""
 TIERS = ("weak", "middle", "strong", "mixed", "hard", "escalate")
-"""One tier for all; tiers in turn; a stronger tier for the harder of the assigned subtasks; all weak but the last
+"""One tier for all; tiers in turn (over the members at a subtask, where tasks are assigned); a stronger tier for the harder of the assigned subtasks; all weak but the last
 member, who is strong."""
 TASKS = ("free", "assigned")
 """Members choose; or each has one subtask, in turn, ``size`` members per subtask."""
@@ -82,18 +82,19 @@ def describe(row: Template) -> str:
 @functools.cache
 def template_rows() -> tuple[tuple[int, ...], ...]:
     """Return the rows of the template design space."""
-    votes, tiers = ((1, 1), (1, 3), (3, 3)), (0, 1, 2)
+    tiers, mixed, hard, escalate = (0, 1, 2), 3, 4, 5
     copies, chain, mesh, graph = (TOPOLOGIES.index(name) for name in ("copies", "chain", "mesh", "graph"))
     sparse = tuple(TOPOLOGIES.index(name) for name in ("star", "tree", "layered", "random"))
-    singles = itertools.product([copies], [1], (0, 1), tiers, [0], (*votes, (5, 5), (7, 7)))
-    teams = itertools.product((copies, mesh), (2, 4, 8), (0, 1), (*tiers, 3), [0], votes)
-    chains = itertools.product([chain], [4], (0, 1), tiers, [0], ((1, 1), (3, 3)))
-    graphs = itertools.product(sparse, [8], (0, 1), (0, 1), [0], ((1, 3),))
-    critics = itertools.product([mesh], (2, 3), [2], (*tiers, 3, 5), [0], ((1, 1), (3, 3)))
-    lines = itertools.product([graph], [1], (1,), (*tiers, 4), [1], votes)
-    pairs = itertools.product([graph], (2, 3), (1,), (*tiers, 4), [1], ((1, 1), (2, 2), (3, 3)))
-    plain = itertools.product([graph], (1, 2), (0,), tiers, [1], ((1, 1), (2, 2)))
-    rows = itertools.chain(singles, teams, chains, graphs, critics, lines, pairs, plain)
+    few, many = ((1, 1), (3, 3)), ((1, 1), (1, 3), (3, 3), (5, 5), (7, 7))
+    singles = itertools.product([copies], [1], (0, 1), tiers, [0], many)
+    teams = itertools.product((copies, mesh), (3, 6), (0, 1), (*tiers, mixed), [0], ((1, 1), (1, 3)))
+    chains = itertools.product([chain], [4], [1], tiers, [0], few)
+    graphs = itertools.product(sparse, [8], [1], (0, 1), [0], ((1, 3),))
+    critics = itertools.product([mesh], (2, 3), [2], (*tiers, mixed, escalate), [0], few)
+    lines = itertools.product([graph], [1], [1], (*tiers, hard), [1], many)
+    panels = itertools.product([graph], (2, 3), [1], (*tiers, mixed, hard), [1], ((3, 3), (5, 5), (7, 7)))
+    plain = itertools.product([graph], (1, 3), [0], tiers, [1], few)
+    rows = itertools.chain(singles, teams, chains, graphs, critics, lines, panels, plain)
     return tuple((a, b, c, d, e, *f) for a, b, c, d, e, f in rows)
 
 
@@ -113,7 +114,7 @@ def build(env: Environment, row: Template, team: TeamObservation) -> Plan:
     slot = jnp.arange(n)
     subtasks = jnp.maximum(jnp.sum(team.task_mask), 1)
     assigned = row.tasks == 1
-    members = jnp.clip(jnp.where(assigned, row.size * subtasks, row.size), 1, n)
+    members = jnp.clip(jnp.where(assigned, _copies(env, row, team) * subtasks, row.size), 1, n)
     active = slot < members
     post = slot % subtasks
     role = _roles(row, team, post, members)
@@ -132,12 +133,22 @@ def build(env: Environment, row: Template, team: TeamObservation) -> Plan:
     return env.plan_space.project(plan)[0]
 
 
+def _copies(env: Environment, row: Template, team: TeamObservation) -> Int[Array, ""]:
+    """Return the members per subtask: no more than the one at a join, who may report too, has room to read."""
+    parents = jnp.max(jnp.sum(team.task_parents >= 0, axis=1))
+    return jnp.clip((env.plan_space.inbox + 1) // (parents + 1), 1, row.size)
+
+
 def _roles(
     row: Template, team: TeamObservation, post: Int[Array, "num_agents"], members: Int[Array, ""]
 ) -> Int[Array, "num_agents"]:
-    """Give out roles: generalists, or the skills of the subtasks in turn, perhaps with a critic at the end."""
+    """Give out roles: generalists, or the skills of the subtasks in turn, perhaps with a critic at the end.
+
+    A member who works alone takes the commonest skill.
+    """
     skills = num_skills(team)
     skilled = jnp.argmax(team.task_tokens[:, :skills], axis=-1)[post]
+    skilled = jnp.where(members > 1, skilled, jnp.argmax(jnp.sum(team.task_tokens[:, :skills], axis=0)))
     last = (jnp.arange(len(post)) == members - 1) & (members > 1)
     role = jnp.select([row.roles == 0, row.roles == 3], [skills, jnp.arange(len(post)) % skills], skilled)
     return jnp.where((row.roles == 2) & last, skills + 1, role).astype(jnp.int32)
@@ -158,8 +169,9 @@ def _tiers(
     same = jnp.full(post.shape, grades[jnp.clip(row.tier, 0, 2)])
     slot = jnp.arange(len(post))
     escalate = jnp.where(slot == members - 1, num_tiers - 1, 0)
+    turn = jnp.where(row.tasks == 1, slot // jnp.maximum(jnp.sum(team.task_mask), 1), slot)
     kinds = [row.tier == 3, row.tier == 4, row.tier == 5]
-    return jnp.select(kinds, [slot % num_tiers, hard, escalate], same).astype(jnp.int32)
+    return jnp.select(kinds, [turn % num_tiers, hard, escalate], same).astype(jnp.int32)
 
 
 def _topology(name: str, n: int, members: Int[Array, ""], inbox: int) -> Int[Array, "num_agents inbox"]:
@@ -191,7 +203,7 @@ def _graph_reads(
     members: Int[Array, ""],
     inbox: int,
 ) -> Int[Array, "num_agents inbox"]:
-    """Let the members at a subtask read those at its parents, and the first of them its fellows too."""
+    """Let the members at a subtask read those at its parents, and the reporter its fellows at the sink too."""
     slot = jnp.arange(len(post))
     copies = (members + subtasks - 1) // subtasks
     parents = team.task_parents[post]
@@ -199,7 +211,7 @@ def _graph_reads(
     upstream = parents[:, None, :] + subtasks * turn[:, None]
     upstream = jnp.where((parents[:, None, :] >= 0) & (turn[:, None] < copies), upstream, -1)
     fellows = post[:, None] + subtasks * jnp.arange(1, 3)
-    fellows = jnp.where((slot < subtasks)[:, None], fellows, -1)
+    fellows = jnp.where((slot == 0)[:, None], fellows, -1)
     wanted = jnp.concatenate([fellows, upstream.reshape(len(post), -1)], axis=1)
     wanted = jnp.where(wanted < members, wanted, -1)
     first = jnp.argsort(wanted < 0, axis=1, stable=True)

@@ -32,6 +32,8 @@ class Team:
     role: Int[Array, "num_agents"]
     tier: Int[Array, "num_agents"]
     task: Int[Array, "num_agents"]
+    share: Int[Array, "num_agents"]
+    """How many of its assigned subtask's quorum of votes are the agent's to give."""
     reads: Int[Array, "num_agents inbox"]
     quorum: UInt32[Array, "3 words"]
     """In bit planes, as the votes are counted."""
@@ -121,7 +123,7 @@ def choose(
 
     A subtask is open when each parent shows its quorum and it does not show its own; where the deadline presses, one
     vote is enough. A critic's subtasks are those that others answered and that it has not reviewed. An agent with an
-    assigned task waits for it and does nothing else.
+    assigned task waits for it, gives it its share of the votes and does nothing else.
     """
     words = query.needs.shape[1]
     pressed = v.pack(query.height >= query.deadline - step)
@@ -131,8 +133,14 @@ def choose(
     wanted = jnp.where(team.critic[:, None], others & ~mine & ~board.reviewed, missing) & v.pack(query.mask)
     pick = _pick_small if words <= _FEW_WORDS else _pick_large
     best = pick(query, team, missing, wanted, mine, agent_seeds)
-    best = jnp.where(team.active & ~team.aggregator, best, 0)
+    best = jnp.where(team.active & ~team.aggregator & ~_served(team, board), best, 0)
     return (best - 1) & _INDEX, best > 0
+
+
+def _served(team: Team, board: Board) -> Bool[Array, "num_agents"]:
+    """Return who has given its assigned subtask its share of the votes."""
+    own = jnp.take_along_axis(board.votes, jnp.maximum(team.task, 0)[:, None], axis=1)[:, 0]
+    return (team.task >= 0) & ~team.critic & (v.size(own) >= team.share.astype(jnp.uint32))
 
 
 def _pick_small(query: Query, team: Team, missing, wanted, mine, agent_seeds) -> Int[Array, "num_agents"]:

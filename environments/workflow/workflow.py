@@ -123,7 +123,7 @@ class Workflow(Environment):
         """Begin a given query with noise from ``key``."""
         seeds = jax.random.bits(key, (self.num_agents + 1,), jnp.uint32)
         plan = self.plan_space.empty()
-        team = _carry_out(plan, params)
+        team = _carry_out(plan, params, seeds[1:])
         state = WorkflowState(
             query=query,
             seed=seeds[0],
@@ -155,7 +155,7 @@ class Workflow(Environment):
         plan, violations = self.plan_space.project(plan)
         reached = uniform(hashed(state.agent_seeds, -1, state.boundary)) >= params.plan_loss
         plan = _take_up(state.plan, plan, reached & ~state.over)
-        team = _carry_out(plan, params)
+        team = _carry_out(plan, params, state.agent_seeds)
         cost = params.plan_cost + params.change_cost * _changed_fields(state.plan, plan)
         live = ~state.over
         size = (jnp.sum(plan.active) + jnp.sum(plan.reads >= 0)).astype(jnp.float32)
@@ -272,7 +272,7 @@ def _changed_fields(old: Plan, new: Plan) -> Int[Array, ""]:
     return jnp.sum(jnp.where(new.active | old.active, changed, 0))
 
 
-def _carry_out(plan: Plan, params: WorkflowParams) -> Team:
+def _carry_out(plan: Plan, params: WorkflowParams, agent_seeds: UInt32[Array, "num_agents"]) -> Team:
     """Derive what the agents need at each step from the plan."""
     skills = params.mismatch.shape[1]
     critic, aggregator = plan.role == skills + 1, plan.role == skills + 2
@@ -286,6 +286,7 @@ def _carry_out(plan: Plan, params: WorkflowParams) -> Team:
         role=plan.role,
         tier=plan.tier,
         task=plan.task,
+        share=_shares(plan, plan.active & ~critic & ~aggregator & (plan.task >= 0), agent_seeds),
         reads=plan.reads,
         quorum=v.pack_counts(plan.quorum),
         critic=critic,
@@ -294,6 +295,21 @@ def _carry_out(plan: Plan, params: WorkflowParams) -> Team:
         preference=preference,
         reporter=reporter.astype(jnp.int32),
     )
+
+
+def _shares(
+    plan: Plan, working: Bool[Array, "num_agents"], agent_seeds: UInt32[Array, "num_agents"]
+) -> Int[Array, "num_agents"]:
+    """Split each subtask's quorum evenly among the members assigned to it; chance says who gives the odd votes."""
+    agents, tasks = len(working), len(plan.quorum)
+    post = jnp.where(working, plan.task, tasks)
+    order = jnp.lexsort((agent_seeds, post))
+    sorted_post = post[order]
+    first = jnp.searchsorted(sorted_post, jnp.arange(tasks + 1))
+    turn = jnp.zeros(agents, jnp.int32).at[order].set(jnp.arange(agents) - first[sorted_post])
+    members = jnp.zeros(tasks + 1, jnp.int32).at[post].add(1)[post]
+    quorum = plan.quorum[jnp.minimum(post, tasks - 1)]
+    return jnp.where(working, jnp.maximum(quorum - turn + members - 1, 0) // members, 0)
 
 
 def _answers(state: WorkflowState, actions: Int[Array, "num_agents"]) -> Int[Array, "num_agents"]:
