@@ -23,8 +23,8 @@ ROLES = ("generalist", "skilled", "critic", "spread")
 """All generalists; specialists for the skills of the query; the same with a critic as the last member; specialists of
 all skills in turn, whatever the query."""
 TIERS = ("weak", "middle", "strong", "mixed", "hard", "escalate")
-"""One tier for all; tiers in turn (over the members at a subtask, where tasks are assigned); a stronger tier for the harder of the assigned subtasks; all weak but the last
-member, who is strong."""
+"""One tier for all; tiers in turn (over the members at a subtask, where tasks are assigned); a stronger tier for the
+harder of the assigned subtasks; all weak but the last member, who is strong."""
 TASKS = ("free", "assigned")
 """Members choose; or each has one subtask, in turn, ``size`` members per subtask."""
 HARD = 0.35

@@ -118,12 +118,12 @@ _add(
 _add(
     "roles-by-skill",
     "one specialist per subtask, who reads those at its parents",
-    _rows("graph", (1,), ("skilled",), ("middle", "weak", "strong", "hard"), ((1, 1), (1, 3), (3, 3)), "assigned"),
+    _rows("graph", (1,), ("skilled",), ("middle", "weak", "strong", "hard"), ((1, 1), (1, 3), (5, 5)), "assigned"),
 )
 _add(
     "roles-by-skill-voting",
-    "two or three specialists per subtask, who read those at its parents",
-    _rows("graph", (2, 3), ("skilled",), ("middle", "weak", "hard"), ((2, 2), (1, 3)), "assigned"),
+    "two or three specialists per subtask, who share its votes and read those at its parents",
+    _rows("graph", (2, 3), ("skilled",), ("middle", "weak", "hard"), ((3, 3), (5, 5)), "assigned"),
 )
 _add(
     "escalation",

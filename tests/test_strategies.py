@@ -108,7 +108,7 @@ def test_too_many_trials_are_refused() -> None:
 
 def test_template_rows_are_distinct_and_so_are_their_plans() -> None:
     rows = TEMPLATES["workflow"].rows
-    assert len(set(rows)) == len(rows) > 200
+    assert len(set(rows)) == len(rows) > 180
     texts = [TEMPLATES["workflow"].describe(row) for row in rows]
     assert len(set(texts)) == len(texts)
     table = jax.jit(jax.vmap(functools.partial(grammar.build, ENV), in_axes=(0, None)))
@@ -226,7 +226,7 @@ def test_several_specialists_per_subtask() -> None:
             assert plan.role[agent] == SKILL[post]
             read = reads_of(plan, agent)
             wanted = {parent + SUBTASKS * turn for parent in PARENTS[post] for turn in range(size)}
-            fellows = {post + SUBTASKS * turn for turn in range(1, size)} if agent < SUBTASKS else set()
+            fellows = {post + SUBTASKS * turn for turn in range(1, size)} if agent == 0 else set()
             assert read == wanted | fellows
         assert plan.quorum[0] > 1
 
@@ -277,7 +277,22 @@ def test_grades_are_spread_over_five_tiers() -> None:
     assert build(template("mesh", 3, tier="escalate"), seen).tier[:3].tolist() == [0, 0, 4]
 
 
+def test_a_join_has_room_to_read_all_members_at_its_parents() -> None:
+    """An inbox of eight takes three members at each of two parents, and two fellows at the sink; not four each."""
+    plan = built(template("graph", 4, "skilled", "middle", "assigned", 7))
+    assert len(members_of(plan)) == 3 * SUBTASKS
+    assert max(len(reads_of(plan, agent)) for agent in members_of(plan)) <= 8
+
+
+def test_who_works_alone_takes_the_commonest_skill() -> None:
+    assert built(template(roles="skilled")).role[0] == np.bincount(SKILL[:SUBTASKS]).argmax()
+
+
+def test_tiers_in_turn_differ_between_the_members_at_a_subtask() -> None:
+    tiers = built(template("graph", 3, "skilled", "mixed", "assigned", 3)).tier[: 3 * SUBTASKS]
+    assert tiers.reshape(3, SUBTASKS).T.tolist() == [[0, 1, 2]] * SUBTASKS
+
+
 def test_a_team_is_cut_to_the_slots_there_are() -> None:
-    """Sixteen slots hold three members for each of five subtasks, not four."""
-    assert len(members_of(built(template("graph", 4, "skilled", "middle", "assigned", 1)))) == 16
+    assert len(members_of(built(template("graph", 3, "skilled", "middle", "assigned", 1)))) == 3 * SUBTASKS
     assert len(members_of(built(template("mesh", 99)))) == 16

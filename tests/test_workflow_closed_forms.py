@@ -279,6 +279,23 @@ def test_two_readers_pool_their_votes_for_a_quorum() -> None:
     assert steps == [{0: 1, 1: 1}, {0: 0, 1: 0}]
 
 
+@pytest.mark.parametrize(("quorum", "each"), [(1, [0, 0, 1]), (2, [0, 1, 1]), (3, [1, 1, 1]), (7, [2, 2, 3])])
+def test_members_at_one_subtask_divide_its_quorum(quorum: int, each: list[int]) -> None:
+    """None of them reads another: the plan alone says how many votes are whose."""
+    plan = make_plan(SPACE, range(4), task=[0, 1, 1, 1], reads={0: [1, 2, 3]}, quorum=quorum_of(SPACE, t1=quorum))
+    game = Game(QUIET, make_query(QUIET, [[1], []]), plan)
+    assert len(game.finish()) == max(each) + 1
+    assert sorted(int(v.size(game.state.board.votes[agent, 1])) for agent in (1, 2, 3)) == each
+
+
+def test_a_critic_at_a_subtask_takes_no_share_of_its_quorum() -> None:
+    plan = make_plan(
+        SPACE, range(3), role=[GENERALIST, GENERALIST, CRITIC], task=[0, 1, 1], reads={0: [1, 2], 2: [1]},
+        quorum=quorum_of(SPACE, t1=3),
+    )  # fmt: skip
+    assert Game(QUIET, make_query(QUIET, [[1], []]), plan).state.team.share.tolist()[:3] == [1, 3, 0]
+
+
 def test_a_pressing_deadline_lowers_the_quorum_to_one() -> None:
     query = make_query(QUIET, [[1], [2], []], deadline=4)
     assert Game(QUIET, query, make_plan(SPACE, quorum=5)).finish() == [{0: 2}, {0: 2}, {0: 1}, {0: 0}]
@@ -303,52 +320,58 @@ def test_skill_match_comes_first() -> None:
 
 
 def revision_game(quorum_sink: int, **costs) -> Game:
-    """Let agents 0, 1 and 2 answer the parent three times each, and agent 3 the sink; nobody reads agent 3."""
+    """Let agent 0 answer the parent, agent 3 the sink, and two critics the parent after that; nobody reads agent 3."""
     params = workflow_params(**costs)
     plan = make_plan(
-        SPACE, range(4), task=[1, 1, 1, 0], reads={3: [0, 1, 2]}, quorum=quorum_of(SPACE, t0=quorum_sink, t1=3)
+        SPACE,
+        range(4),
+        role=[GENERALIST, CRITIC, CRITIC, GENERALIST],
+        task=[1, 1, 1, 0],
+        reads={1: [0], 2: [0], 3: [0, 1, 2]},
+        quorum=quorum_of(SPACE, t0=quorum_sink),
     )
     return Game(params, make_query(params, [[1], []]), plan)
 
 
+def objections(game: Game) -> dict[str, int]:
+    """Let both critics give the same wrong answer."""
+    wrong = (int(game.state.query.answer[1]) + 1) % 8
+    return {"a1": wrong, "a2": wrong}
+
+
 def test_a_changed_parent_is_answered_anew_at_a_cost() -> None:
-    """Right first, then wrong six times: the sink's vote follows, the old one is withdrawn, both are paid for."""
+    """Right first, then outvoted: the sink's vote follows, the old one is withdrawn, both are paid for."""
     game = revision_game(1)
-    right = int(game.state.query.answer[1])
-    wrong = {f"a{agent}": (right + 1) % 8 for agent in range(3)}
-    assert game.step() == {0: 1, 1: 1, 2: 1}
-    assert game.step(**wrong) == {0: 1, 1: 1, 2: 1, 3: 0}
+    assert game.step() == {0: 1}
+    assert game.step(**objections(game)) == {1: 1, 2: 1, 3: 0}
     assert game.votes(3, 0) == {int(game.state.query.answer[0]): 1}
-    acted = game.step(**wrong) == {0: 1, 1: 1, 2: 1, 3: 0}  # a tie now: the query's noise says whether it changed
-    if not acted:
-        assert game.step() == {3: 0}
-    assert game.state.over or not game.state.work.acting.any()
+    assert game.step() == {3: 0}
+    assert game.state.over
     params, query = game.params, game.state.query
-    sums = (int(query.operand[0]) + right + 1) % 8
+    sums = (int(query.operand[0]) + int(query.answer[1]) + 1) % 8
     assert game.votes(3, 0) == {int(params.tables[query.skill[0], sums]): 1}
     assert game.state.board.revisions[3] == 1
-    assert game.state.totals.cost == 9 + 2
+    assert game.state.totals.cost == 5
     assert game.state.board.done[3] == 1
 
 
 def test_votes_that_rest_on_old_inputs_do_not_stay() -> None:
     game = revision_game(3)
-    wrong = {f"a{agent}": (int(game.state.query.answer[1]) + 1) % 8 for agent in range(3)}
     game.step()
     while not game.state.over:
-        game.step(**wrong)
+        game.step(**objections(game))
     assert int(game.state.query.answer[0]) not in game.votes(3, 0)
+    assert sum(game.votes(3, 0).values()) == 3
 
 
 def test_passing_on_a_revision_keeps_the_votes() -> None:
     game = revision_game(1)
-    wrong = {f"a{agent}": (int(game.state.query.answer[1]) + 1) % 8 for agent in range(3)}
     game.step()
-    game.step(**wrong)
+    game.step(**objections(game))
     while not game.state.over:
-        game.step(a3=PASS, **wrong)
+        game.step(a3=PASS)
     assert game.votes(3, 0) == {int(game.state.query.answer[0]): 1}
-    assert game.state.totals.cost == 9 + 2
+    assert game.state.totals.cost == 5
 
 
 def critic_game() -> Game:
@@ -414,13 +437,12 @@ def test_an_assigned_member_does_nothing_else() -> None:
 
 def test_a_reassigned_member_does_not_revise() -> None:
     game = revision_game(1)
-    wrong = {f"a{agent}": (int(game.state.query.answer[1]) + 1) % 8 for agent in range(3)}
     game.step()
-    game.step(**wrong)
-    plan = make_plan(SPACE, range(4), task=[1, 1, 1, 7], reads={3: [0, 1, 2]}, quorum=quorum_of(SPACE, t1=3))
-    game.replan(plan)
+    game.step(**objections(game))
+    assert game.state.work.revising[3]
+    game.replan(dataclasses.replace(game.state.plan, task=game.state.plan.task.at[3].set(7)))
     while not game.state.over:
-        assert 3 not in game.step(**wrong)
+        assert 3 not in game.step()
 
 
 def test_an_episode_that_is_over_stays_and_pays_nothing() -> None:
