@@ -125,7 +125,7 @@ def build(env: Environment, row: Template, team: TeamObservation) -> Plan:
     plan = Plan(
         active=active,
         role=role,
-        tier=_tiers(env.plan_space.num_tiers, row, team, post, members),
+        tier=_tiers(env.plan_space.num_tiers, row, team, post, subtasks, members),
         task=jnp.where(assigned, post, -1),
         reads=jnp.where(row.topology == len(TOPOLOGIES) - 1, along, reads),
         quorum=quorum,
@@ -160,7 +160,12 @@ def num_skills(team: TeamObservation) -> int:
 
 
 def _tiers(
-    num_tiers: int, row: Template, team: TeamObservation, post: Int[Array, "num_agents"], members: Int[Array, ""]
+    num_tiers: int,
+    row: Template,
+    team: TeamObservation,
+    post: Int[Array, "num_agents"],
+    subtasks: Int[Array, ""],
+    members: Int[Array, ""],
 ) -> Int[Array, "num_agents"]:
     """Give out tiers; three grades are spread over however many tiers there are."""
     grades = jnp.array([0, (num_tiers - 1) // 2, num_tiers - 1])
@@ -169,7 +174,7 @@ def _tiers(
     same = jnp.full(post.shape, grades[jnp.clip(row.tier, 0, 2)])
     slot = jnp.arange(len(post))
     escalate = jnp.where(slot == members - 1, num_tiers - 1, 0)
-    turn = jnp.where(row.tasks == 1, slot // jnp.maximum(jnp.sum(team.task_mask), 1), slot)
+    turn = jnp.where(row.tasks == 1, slot // subtasks, slot)
     kinds = [row.tier == 3, row.tier == 4, row.tier == 5]
     return jnp.select(kinds, [turn % num_tiers, hard, escalate], same).astype(jnp.int32)
 

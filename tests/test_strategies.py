@@ -281,7 +281,9 @@ def test_a_join_has_room_to_read_all_members_at_its_parents() -> None:
     """An inbox of eight takes three members at each of two parents, and two fellows at the sink; not four each."""
     plan = built(template("graph", 4, "skilled", "middle", "assigned", 7))
     assert len(members_of(plan)) == 3 * SUBTASKS
-    assert max(len(reads_of(plan, agent)) for agent in members_of(plan)) <= 8
+    for agent in members_of(plan):
+        everyone = {parent + SUBTASKS * turn for parent in PARENTS[agent % SUBTASKS] for turn in range(3)}
+        assert everyone <= reads_of(plan, agent)
 
 
 def test_who_works_alone_takes_the_commonest_skill() -> None:
@@ -294,5 +296,8 @@ def test_tiers_in_turn_differ_between_the_members_at_a_subtask() -> None:
 
 
 def test_a_team_is_cut_to_the_slots_there_are() -> None:
-    assert len(members_of(built(template("graph", 3, "skilled", "middle", "assigned", 1)))) == 3 * SUBTASKS
+    """Eight slots hold one member for each of five subtasks, and a second for three of them."""
+    small = dataclasses.replace(ENV, num_agents=8)
+    plan = grammar.build(small, template("graph", 2, "skilled", "middle", "assigned", 1), team())
+    assert plan.active.all() and plan.task.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert len(members_of(built(template("mesh", 99)))) == 16
