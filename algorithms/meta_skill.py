@@ -29,6 +29,10 @@ from jaxmas.rollout import Episode, MetaStep, Policies, play_query
 from jaxmas.types import Environment, Executor, TeamObservation
 
 
+PARTS = 4
+"""Parts that the queries of an update are played in, by their length: a part is over when its longest query is."""
+
+
 @dataclasses.dataclass(frozen=True)
 class MetaSkillConfig:
     """Settings of meta-skill."""
@@ -193,27 +197,42 @@ def update(
 def play_plans(
     config: MetaSkillConfig, env, params, policy, weights, executor, executor_params, query_key, play_key
 ) -> MetaStep:
-    """Play every plan of every query; leaves are ``[queries, plans, boundaries, …]``."""
+    """Play every plan of every query, queries of like length together; leaves are ``[queries, plans, boundaries, …]``.
+
+    The queries come back in the order of their length.
+    """
     policies = Policies(policy, weights, executor, executor_params)
     grouped = config.learner == "group"
 
-    def one(start, noise_key, plan_key):
+    def draw(query_key):
+        reset = lambda key: env.reset(key, params)  # noqa: E731
+        start = reset(query_key) if grouped else jax.vmap(reset)(jax.random.split(query_key, config.plans))
+        return start, jnp.max(env.steps_left(start[0]) if grouped else jax.vmap(env.steps_left)(start[0]))
+
+    def one(start, noise_key, plan_key, limit):
         state, team = start
         state = env.reseed(noise_key, state, params)
         episode = Episode(state, team, policy.init(), executor.init(env.num_agents))
-        options = {"plan_key": plan_key, "discount": config.discount}
+        options = {"plan_key": plan_key, "discount": config.discount, "limit": limit}
         return play_query(env, params, policies, episode, noise_key, **options)[1]
 
-    def query(query_key, play_key):
+    def query(start, play_key, limit):
         noise_key, plan_key = jax.random.split(play_key)
-        reset, shared_noise = lambda key: env.reset(key, params), grouped and config.shared_noise
-        start = reset(query_key) if grouped else jax.vmap(reset)(jax.random.split(query_key, config.plans))
+        shared_noise = grouped and config.shared_noise
         noise = noise_key if shared_noise else jax.random.split(noise_key, config.plans)
-        axes = (None if grouped else 0, None if shared_noise else 0, 0)
-        return jax.vmap(one, in_axes=axes)(start, noise, jax.random.split(plan_key, config.plans))
+        axes = (None if grouped else 0, None if shared_noise else 0, 0, None)
+        return jax.vmap(one, in_axes=axes)(start, noise, jax.random.split(plan_key, config.plans), limit)
 
-    keys = jax.random.split(query_key, config.queries), jax.random.split(play_key, config.queries)
-    return jax.vmap(query)(*keys)
+    def part(inputs):
+        start, play_key, length = inputs
+        return jax.vmap(query, in_axes=(0, 0, None))(start, play_key, jnp.max(length))
+
+    starts, lengths = jax.vmap(draw)(jax.random.split(query_key, config.queries))
+    inputs = starts, jax.random.split(play_key, config.queries), lengths
+    parts = math.gcd(config.queries, PARTS)
+    order = jnp.argsort(lengths).reshape(parts, -1)
+    steps = jax.lax.map(part, jax.tree.map(lambda leaf: leaf[order], inputs))
+    return jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), steps)
 
 
 def scores(policy: Any, weights: Any, team: TeamObservation, choice: Any) -> tuple[Array, Array, Array]:

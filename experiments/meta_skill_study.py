@@ -10,6 +10,7 @@ more queries; the policy that sees nothing stays at the best fixed template.
 """
 
 import dataclasses
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def main(settings: Settings) -> dict[str, Any]:
         print(f"{name}: {hierarchical_bootstrap(learned[name])} ({np.mean(seconds):.0f} s per seed)", flush=True)
     bracket = headroom_gain(world, chosen, best, test[: settings.oracle_queries])
     result = {
-        "command": "python -m jaxmas.experiments.meta_skill_study",
+        "command": command(settings),
         "settings": {**dataclasses.asdict(settings), "out": None},
         "provenance": provenance(),
         "params": params_hash(params),
@@ -82,6 +83,16 @@ def main(settings: Settings) -> dict[str, Any]:
     atomic_write_json(settings.out / "meta_skill.json", result)
     atomic_write_text(settings.out / "meta_skill.md", markdown(result))
     return result
+
+
+def command(settings: Settings) -> str:
+    """Return the command line that runs the study with these settings, wherever it writes."""
+    words = ["python", "-m", "jaxmas.experiments.meta_skill_study"]
+    for field in dataclasses.fields(Settings):
+        value = getattr(settings, field.name)
+        if field.name != "out" and value != field.default:
+            words += [f"--{field.name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [value])]
+    return shlex.join(map(str, words))
 
 
 def play_baselines(world: headroom.World, chosen: headroom.Chosen, test: Any) -> dict[str, np.ndarray]:

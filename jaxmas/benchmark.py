@@ -155,6 +155,7 @@ def _play(
     play = functools.partial(play_lifelong, env, params, policies, num_intervals=intervals)
     episodes, steps, _ = jax.vmap(play)(episodes, keys)
     done = steps.terminated | steps.truncated
-    totals = {name: jnp.sum(jnp.where(done, values, 0)) for name, values in steps.metrics.items()}
-    counts = {"steps": steps.steps, "acting": steps.acting, "queries": done, "reward": steps.reward}
-    return episodes, totals | {name: jnp.sum(values) for name, values in counts.items()}
+    totals = {name: jnp.where(done, values, 0) for name, values in steps.metrics.items()}
+    totals |= {"steps": steps.steps, "acting": steps.acting, "queries": done, "reward": steps.reward}
+    summed = jnp.sum(jnp.stack([values.astype(jnp.float32) for values in totals.values()]), axis=(1, 2))
+    return episodes, dict(zip(totals, summed, strict=True))

@@ -4,7 +4,7 @@ Queries come from three disjoint streams: training, validation (all tuning, of l
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from jaxmas.types import Environment, Executor, MetaPolicy
 
 STREAMS = {"train": 0, "validation": 1, "test": 2}
 CHUNK = 256
-"""Queries played at once: large enough for full speed, small enough for a progress bar."""
+"""Queries played at once: large enough for full speed, small enough that like deadlines come together."""
 
 Outcomes = dict[str, np.ndarray]
 """``reward`` and every metric of the environment, one value per query."""
@@ -48,17 +48,41 @@ def play(
     noise: Key[Array, "queries"],
 ) -> tuple[dict[str, Array], Plan]:
     """Play one query per key from start to end; return its outcomes and its first plan."""
+    return _play(env, params, meta, meta_params, executor, executor_params, keys, noise, axis=None)
 
-    def one(key, noise_key):
+
+def _play(env, params, meta, meta_params, executor, executor_params, keys, noise, *, axis: int | None):
+    """Play until all queries are over; ``axis`` is that of the queries in ``meta_params``, None where they share it."""
+    starts = jax.vmap(lambda key: env.reset(key, params))(keys)
+    limit = jnp.max(jax.vmap(env.steps_left)(starts[0]))
+
+    def one(start, meta_params, noise_key):
         policies = Policies(meta, meta_params, executor, executor_params)
-        state, team = env.reset(key, params)
+        state, team = start
         state = env.reseed(noise_key, state, params)
         episode = Episode(state, team, meta.init(), executor.init(env.num_agents))
-        _, steps, _ = play_query(env, params, policies, episode, noise_key)
+        _, steps, _ = play_query(env, params, policies, episode, noise_key, limit=limit)
         outcome = {name: values[-1] for name, values in steps.metrics.items()}
         return {"reward": jnp.sum(steps.reward), **outcome}, jax.tree.map(lambda leaf: leaf[0], steps.plan)
 
-    return jax.vmap(one)(keys, noise)
+    return jax.vmap(one, in_axes=(0, axis, 0))(starts, meta_params, noise)
+
+
+def chunks(env: Environment, params: Any, keys: Key[Array, "queries"]) -> Iterator[tuple[np.ndarray, Any]]:
+    """Yield the queries in parts: their positions, and their keys, padded to one shape so that it compiles once.
+
+    Queries of like length come together, so that a part is over soon after its queries are.
+    """
+    order = np.argsort(_lengths(env, params, keys), kind="stable")
+    size = min(CHUNK, len(keys))
+    for start in range(0, len(keys), size):
+        places = order[start : start + size]
+        yield places, keys[np.pad(places, (0, size - len(places)), mode="edge")]
+
+
+@functools.partial(jax.jit, static_argnames=("env",))
+def _lengths(env, params, keys):
+    return jax.vmap(lambda key: env.steps_left(env.reset(key, params)[0]))(keys)
 
 
 def evaluate(
@@ -74,23 +98,17 @@ def evaluate(
     advance: Callable[[int], None] = lambda episodes: None,
 ) -> Outcomes:
     """Play every query ``replicates`` times and average: one value per query and metric."""
-    rows = []
-    for start in range(0, len(keys), CHUNK):
-        chunk = _padded(keys[start : start + CHUNK], min(CHUNK, len(keys)))
-        size = min(CHUNK, len(keys) - start)
+    outcomes: Outcomes = {}
+    for places, chunk in chunks(env, params, keys):
         played = [
             play(env, params, meta, meta_params, executor, executor_params, chunk, noise_keys(chunk, replicate))[0]
             for replicate in range(replicates)
         ]
-        rows.append({name: np.mean([np.asarray(one[name]) for one in played], axis=0)[:size] for name in played[0]})
-        advance(size * replicates)
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-
-
-def _padded(keys: Key[Array, "queries"], size: int) -> Key[Array, "padded"]:
-    """Repeat the last key, so that every chunk has one shape and compiles once."""
-    missing = size - len(keys)
-    return jnp.concatenate([keys, jnp.repeat(keys[-1:], missing, axis=0)]) if missing else keys
+        for name in played[0]:
+            mean = np.mean([np.asarray(one[name]) for one in played], axis=0)
+            outcomes.setdefault(name, np.zeros(len(keys), mean.dtype))[places] = mean[: len(places)]
+        advance(len(places) * replicates)
+    return outcomes
 
 
 def summarise(outcomes: Outcomes | list[Outcomes], seed: int = 0) -> dict[str, Estimate]:
@@ -128,31 +146,25 @@ def reward_matrix(
     ``[rows, queries]``.
     """
     rows = len(jax.tree.leaves(table)[0])
-    rewards, costs = [], []
-    for replicate in replicates:
-        parts = []
-        for start in range(0, len(keys), CHUNK):
-            chunk = _padded(keys[start : start + CHUNK], min(CHUNK, len(keys)))
+    rewards, costs = np.zeros((2, len(replicates), rows, len(keys)), np.float32)
+    for places, chunk in chunks(env, params, keys):
+        for at, replicate in enumerate(replicates):
             noise = noise_keys(chunk, replicate)
             part = _play_table(env, params, meta, table, executor, executor_params, chunk, noise)
-            size = min(CHUNK, len(keys) - start)
-            parts.append([np.asarray(values)[:, :size] for values in part])
-            advance(rows * size)
-        rewards.append(np.concatenate([part[0] for part in parts], axis=1))
-        costs.append(np.concatenate([part[1] for part in parts], axis=1))
-    return np.stack(rewards), np.mean(costs, axis=0)
+            rewards[at][:, places], costs[at][:, places] = (np.asarray(values)[:, : len(places)] for values in part)
+            advance(rows * len(places))
+    return rewards, costs.mean(axis=0)
 
 
 @functools.partial(jax.jit, static_argnames=("env", "meta", "executor"))
 def _play_index(env, params, meta, table, index, executor, executor_params, keys, noise):
     """Play row ``index[i, q]`` of ``table`` for query q; return rewards ``[i, queries]``."""
 
-    def one(row, key, noise_key):
-        meta_params = jax.tree.map(lambda column: column[row], table)
-        outcome, _ = play(env, params, meta, meta_params, executor, executor_params, key[None], noise_key[None])
-        return outcome["reward"][0]
+    def row(rows):
+        own = jax.tree.map(lambda column: column[rows], table)
+        return _play(env, params, meta, own, executor, executor_params, keys, noise, axis=0)[0]["reward"]
 
-    return jax.lax.map(lambda rows: jax.vmap(one)(rows, keys, noise), index)
+    return jax.lax.map(row, index)
 
 
 def reward_of_rows(
@@ -175,16 +187,18 @@ def reward_of_rows(
     """
     rows = len(index)
     padded = np.concatenate([index, np.repeat(index[-1:], -rows % block, axis=0)])
-    rewards = []
-    for replicate in replicates:
-        noise = noise_keys(keys, replicate)
-        parts = [
-            _play_index(env, params, meta, table, padded[i : i + block], executor, executor_params, keys, noise)
-            for i in range(0, len(padded), block)
-        ]
-        rewards.append(np.concatenate([np.asarray(part) for part in parts])[:rows])
-        advance(rows * len(keys))
-    return np.stack(rewards)
+    rewards = np.zeros((len(replicates), rows, len(keys)), np.float32)
+    for places, chunk in chunks(env, params, keys):
+        own = padded[:, np.pad(places, (0, len(chunk) - len(places)), mode="edge")]
+        for at, replicate in enumerate(replicates):
+            noise = noise_keys(chunk, replicate)
+            parts = [
+                _play_index(env, params, meta, table, own[i : i + block], executor, executor_params, chunk, noise)
+                for i in range(0, len(own), block)
+            ]
+            rewards[at][:, places] = np.concatenate(parts)[:rows, : len(places)]
+            advance(rows * len(places))
+    return rewards
 
 
 @functools.partial(jax.jit, static_argnames=("env",))

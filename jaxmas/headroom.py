@@ -34,7 +34,7 @@ class HeadroomSettings:
     oracle_queries: int = 512
     """Test queries for the best plan per query, which takes hundreds of replicates each."""
     oracle_plans: int = 40
-    clamp_queries: int = 128
+    clamp_queries: int = 384
     clamp_plans: int = 24
     clamp_rounds: tuple[int, ...] = (16, 32, 64)
     clamp_final: int = 96

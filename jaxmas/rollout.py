@@ -89,11 +89,13 @@ def play_interval(
     plan_key: PRNGKeyArray | None = None,
     discount: float = 1.0,
     keep_steps: bool = False,
+    limit: Int[Array, ""] | None = None,
 ) -> tuple[Episode, MetaStep, ExecutorStep | None]:
     """Plan once, then let the executors act until the next plan boundary.
 
     With ``keep_steps`` every executor step is returned as well, stacked over time. A ``plan_key`` of its own lets
-    several plans of one query meet the same chance otherwise.
+    several plans of one query meet the same chance otherwise. A ``limit`` that is the same for all episodes played
+    side by side says after how many steps each of them is over: the steps beyond are not computed.
     """
     own_key, coordinate_key, sample_key, step_key = jax.random.split(key, 4)
     chance = own_key if plan_key is None else plan_key
@@ -103,7 +105,7 @@ def play_interval(
     step_keys = jax.random.split(step_key, (env.coordination_interval, 2))
 
     def act(carry, inputs):
-        state, observation, executor_carry, ended = carry
+        state, observation, executor_carry, ended, tally = carry
         uniform, (executor_key, step_key) = inputs
         executor_carry, distribution = policies.executor.apply(
             policies.executor_params, executor_carry, observation, observation.acting, executor_key
@@ -111,40 +113,63 @@ def play_interval(
         action = invert(distribution, uniform)
         state, timestep = env.step(step_key, state, action, params)
         step = _executor_step(observation, action, distribution, timestep, ~ended) if keep_steps else None
-        lived = _Lived(timestep.reward, ~ended, jnp.sum(observation.acting))
-        outcome = (timestep.terminated, timestep.truncated, timestep.metrics)
+        tally = _Tally(
+            reward=tally.reward + tally.weight * timestep.reward,
+            weight=tally.weight * discount,
+            steps=tally.steps + ~ended,
+            acting=tally.acting + jnp.sum(observation.acting),
+            terminated=timestep.terminated,
+            truncated=timestep.truncated,
+            metrics=timestep.metrics,
+        )
         ended = timestep.terminated | timestep.truncated
-        return (state, timestep.observation, executor_carry, ended), (lived, outcome, step)
+        return (state, timestep.observation, executor_carry, ended, tally), step
 
-    carry = (state, observation, episode.executor_carry, env.is_over(state))
-    carry, (lived, outcome, steps) = jax.lax.scan(act, carry, (uniforms, step_keys))
-    state, _, executor_carry, _ = carry
-    terminated, truncated, metrics = jax.tree.map(lambda values: values[-1], outcome)
-    lasted = jnp.sum(lived.live)
-    powers = discount ** jnp.arange(env.coordination_interval, dtype=jnp.float32)
+    carry = (state, observation, episode.executor_carry, env.is_over(state), _no_tally(env, params, state))
+    inputs, steps = (uniforms, step_keys), None
+    if limit is None:
+        carry, steps = jax.lax.scan(act, carry, inputs)
+    else:
+        last = jnp.clip(limit, 1, env.coordination_interval)
+        carry = jax.lax.fori_loop(
+            0, last, lambda at, carry: act(carry, jax.tree.map(lambda leaf: leaf[at], inputs))[0], carry
+        )
+    state, _, executor_carry, _, tally = carry
     meta_step = MetaStep(
         team=episode.team,
         plan=plan,
         info=info,
-        reward=jnp.sum(powers * lived.reward),
-        discount=jnp.where(terminated, 0.0, jnp.float32(discount) ** lasted),
-        terminated=terminated,
-        truncated=truncated,
+        reward=tally.reward,
+        discount=jnp.where(tally.terminated, 0.0, jnp.float32(discount) ** tally.steps),
+        terminated=tally.terminated,
+        truncated=tally.truncated,
         next_team=env.observe_team(state, params),
-        steps=lasted,
-        acting=jnp.sum(lived.acting),
-        metrics=metrics,
+        steps=tally.steps,
+        acting=tally.acting,
+        metrics=tally.metrics,
     )
     return Episode(state, meta_step.next_team, meta_carry, executor_carry), meta_step, steps
 
 
 @pytree
-class _Lived:
-    """What one step adds to its interval."""
+class _Tally:
+    """What an interval has come to so far; ``weight`` is γⁱ."""
 
     reward: Float[Array, ""]
-    live: Bool[Array, ""]
+    weight: Float[Array, ""]
+    steps: Int[Array, ""]
     acting: Int[Array, ""]
+    terminated: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+    metrics: dict[str, Shaped[Array, ""]]
+
+
+def _no_tally(env: Environment, params: Any, state: Any) -> _Tally:
+    actions = jnp.zeros(env.num_agents, jnp.int32)
+    _, timestep = jax.eval_shape(env.step, jax.random.key(0), state, actions, params)
+    metrics = jax.tree.map(lambda value: jnp.zeros(value.shape, value.dtype), timestep.metrics)
+    nothing, no = jnp.float32(0), jnp.array(False)
+    return _Tally(nothing, nothing + 1, jnp.int32(0), jnp.int32(0), no, no, metrics)
 
 
 def _executor_step(observation, action, distribution, timestep: TimeStep, live) -> ExecutorStep:
@@ -167,25 +192,31 @@ def play_query(
     key: PRNGKeyArray,
     *,
     plan_key: PRNGKeyArray | None = None,
+    limit: Int[Array, ""] | None = None,
     **options: Any,
 ) -> tuple[Episode, MetaStep, ExecutorStep | None]:
-    """Play one query from its start to its end, without reset: one ``MetaStep`` per plan boundary, stacked."""
+    """Play one query from its start to its end, without reset: one ``MetaStep`` per plan boundary, stacked.
+
+    ``limit`` is ``play_interval``'s, counted from the start of the query.
+    """
     intervals = env.horizon // env.coordination_interval
     if intervals == 1:
         # No scan: what callers share between episodes, such as the observation of one query, stays shared.
         key, own_key = jax.random.split(key)
         own_key = own_key if plan_key is None else jax.random.split(plan_key, 1)[0]
-        episode, *rest = play_interval(env, params, policies, episode, key, plan_key=own_key, **options)
+        episode, *rest = play_interval(env, params, policies, episode, key, plan_key=own_key, limit=limit, **options)
         return episode, *jax.tree.map(lambda leaf: leaf[None], tuple(rest))
     plan_keys = None if plan_key is None else jax.random.split(plan_key, intervals)
 
-    def interval(episode, keys):
-        key, plan_key = keys
-        played = play_interval(env, params, policies, episode, key, plan_key=plan_key, **options)
+    def interval(episode, inputs):
+        key, plan_key, begun = inputs
+        left = None if limit is None else limit - begun
+        played = play_interval(env, params, policies, episode, key, plan_key=plan_key, limit=left, **options)
         return played[0], played[1:]
 
-    keys = jax.random.split(key, intervals), plan_keys
-    episode, (meta_steps, steps) = jax.lax.scan(interval, episode, keys)
+    begun = jnp.arange(intervals) * env.coordination_interval
+    inputs = jax.random.split(key, intervals), plan_keys, begun
+    episode, (meta_steps, steps) = jax.lax.scan(interval, episode, inputs)
     return episode, meta_steps, steps
 
 

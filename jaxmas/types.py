@@ -7,6 +7,7 @@ Agents are always a leading array axis. Shapes are written once, in the annotati
 import abc
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from jaxmas.plans import Plan, PlanSpace
@@ -101,6 +102,10 @@ class Environment(abc.ABC):
     @abc.abstractmethod
     def is_over(self, state: Any) -> Bool[Array, ""]:
         """Return whether the episode has terminated or been truncated."""
+
+    def steps_left(self, state: Any) -> Int[Array, ""]:
+        """Return after how many executor steps the episode is over at the latest: what need not be computed."""
+        return jnp.int32(self.horizon)
 
     @abc.abstractmethod
     def observe_team(self, state: Any, params: Any) -> TeamObservation:

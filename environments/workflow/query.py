@@ -183,11 +183,11 @@ def _heights(parents: Int[Array, "tasks 3"]) -> Int[Array, "tasks"]:
 def _settled(update, start):
     """Repeat an update until nothing changes: as often as the graph is deep."""
 
-    def unsettled(pair):
-        return jnp.any(pair[0] != pair[1])
+    def again(carry):
+        new = update(carry[0])
+        return new, jnp.any(new != carry[0])
 
-    first = update(start)
-    return jax.lax.while_loop(unsettled, lambda pair: (pair[1], update(pair[1])), (start, first))[1]
+    return jax.lax.while_loop(lambda carry: carry[1], again, (start, jnp.array(True)))[0]
 
 
 def _answers(

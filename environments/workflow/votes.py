@@ -7,6 +7,7 @@ what is visible costs a few words per agent however many subtasks there are.
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt32
 
@@ -114,11 +115,21 @@ def pack_counts(counts: Int[Array, "*s tasks"]) -> UInt32[Array, "3 *s words"]:
 
 def add_saturating(a: UInt32[Array, "3 *s words"], b: UInt32[Array, "3 *s words"]) -> UInt32[Array, "3 *s words"]:
     """Add two bit-sliced counts; more than seven stays seven."""
+    return jnp.stack(_add_planes(tuple(a), tuple(b)))
+
+
+def sum_saturating(counts: UInt32[Array, "3 *s words"], axis: int) -> UInt32[Array, "3 *t words"]:
+    """Add up bit-sliced counts along an axis of every plane; more than seven stays seven."""
+    zeros = (jnp.uint32(0),) * PLANES
+    return jnp.stack(jax.lax.reduce(tuple(counts), zeros, _add_planes, (axis,)))
+
+
+def _add_planes(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
     total, carry = [], jnp.zeros_like(a[0])
     for x, y in zip(a, b, strict=True):
         total.append(x ^ y ^ carry)
         carry = (x & y) | (carry & (x ^ y))
-    return jnp.stack([word | carry for word in total])
+    return tuple(word | carry for word in total)
 
 
 def at_least(a: UInt32[Array, "3 *s words"], b: UInt32[Array, "3 words"]) -> UInt32[Array, "*s words"]:

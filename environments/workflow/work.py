@@ -6,6 +6,7 @@ and at those of its inbox, and at contents only for the subtask it has chosen an
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
@@ -33,7 +34,7 @@ class Team:
     tier: Int[Array, "num_agents"]
     task: Int[Array, "num_agents"]
     share: Int[Array, "num_agents"]
-    """How many of its assigned subtask's quorum of votes are the agent's to give."""
+    """How many votes the agent gives its assigned subtask."""
     reads: Int[Array, "num_agents inbox"]
     quorum: UInt32[Array, "3 words"]
     """In bit planes, as the votes are counted."""
@@ -96,7 +97,8 @@ def next_work(query: Query, team: Team, board: Board, params, seed, agent_seeds,
     changed = (pack_inputs(inputs) != board.last_inputs) & (board.last_task == task) & (own_count > 0)
     may = (team.task < 0) | (team.task == task)
     revising = known & changed & may & team.active & ~team.critic & ~team.aggregator
-    perceived = perceive(query, team, board, params, seed, agent_seeds, task, own_count, messages)
+    held = count_topics(others) + board.done
+    perceived = perceive(query, team, board, params, seed, agent_seeds, task, own_count, held)
     return Work(task, has_fresh | revising, revising, perceived, inputs, support, peers, messages, own_count)
 
 
@@ -106,7 +108,7 @@ def visible_counts(
     """Count, subtask by subtask, the votes that each agent sees; also where others have voted."""
     nobody = jnp.zeros_like(counts[:, :1])
     sent = jnp.concatenate([counts, nobody], axis=1)[:, jnp.where(reads < 0, len(reads), reads)]
-    received = functools.reduce(v.add_saturating, [sent[:, :, place] for place in range(reads.shape[1])])
+    received = v.sum_saturating(sent, axis=1)
     return v.add_saturating(received, counts), v.any_vote(received)
 
 
@@ -255,6 +257,11 @@ def count_messages(reads: Int[Array, "num_agents inbox"], done: Int[Array, "num_
     return jnp.sum((reads >= 0) & (done[jnp.maximum(reads, 0)] > 0), axis=1)
 
 
+def count_topics(others: UInt32[Array, "num_agents words"]) -> Int[Array, "num_agents"]:
+    """Return how many subtasks an agent has read about: several colleagues' votes on one are one histogram to hold."""
+    return jnp.sum(jax.lax.population_count(others), axis=1, dtype=jnp.uint32).astype(jnp.int32)
+
+
 def deliver(sent, reader_seed, sender_seed, task, query: Query, params):
     """Pass histogram words on: some are lost, some garbled, by a hash of (query, sender, reader, subtask)."""
     fate = hashed(reader_seed + mix(sender_seed), task)
@@ -267,16 +274,17 @@ def pack_inputs(inputs: Int[Array, "num_agents parents"]) -> Int[Array, "num_age
     return jnp.sum(inputs << (4 * jnp.arange(inputs.shape[1])), axis=1)
 
 
-def perceive(query: Query, team: Team, board: Board, params, seed, agent_seeds, task, own_count, messages):
+def perceive(query: Query, team: Team, board: Board, params, seed, agent_seeds, task, own_count, held):
     """See the operand through the noise.
 
-    ε = clip(δ · tier · role · (1 + load · (messages + subtasks done)), 0, ε_max). With probability ρ all attempts of a
-    tier on a subtask share one coin, else each has its own; a share ``distractor`` of the mistakes is the same one.
+    ε = clip(δ · tier · role · (1 + load · held), 0, ε_max), where an agent holds in mind the subtasks that it has read
+    about and those that it has done. With probability ρ all attempts of a tier on a subtask share one coin, else each
+    has its own; a share ``distractor`` of the mistakes is the same one.
     """
     skills = team.noise.shape[1]
     skill, tier = query.skill[task], team.tier
     factor = sum(jnp.where(skill == s, team.noise[:, s], 0) for s in range(skills))
-    load = 1 + params.context_load * (messages + board.done)
+    load = 1 + params.context_load * held
     chance = jnp.clip(query.difficulty[task] * factor * load, 0, params.max_noise)
     common = hashed(seed, COIN, task, tier)
     attempt = own_count + _REVISION_STRIDE * jnp.where(task == board.last_task, board.revisions, 0)

@@ -123,14 +123,13 @@ class Workflow(Environment):
         """Begin a given query with noise from ``key``."""
         seeds = jax.random.bits(key, (self.num_agents + 1,), jnp.uint32)
         plan = self.plan_space.empty()
-        team = _carry_out(plan, params, seeds[1:])
         state = WorkflowState(
             query=query,
             seed=seeds[0],
             agent_seeds=seeds[1:],
             character=_characters(seeds[1:], params),
             plan=plan,
-            team=team,
+            team=_carry_out(plan, params),
             board=self._empty_board(),
             work=self._no_work(),
             totals=self._no_totals(),
@@ -155,7 +154,7 @@ class Workflow(Environment):
         plan, violations = self.plan_space.project(plan)
         reached = uniform(hashed(state.agent_seeds, -1, state.boundary)) >= params.plan_loss
         plan = _take_up(state.plan, plan, reached & ~state.over)
-        team = _carry_out(plan, params, state.agent_seeds)
+        team = _carry_out(plan, params)
         cost = params.plan_cost + params.change_cost * _changed_fields(state.plan, plan)
         live = ~state.over
         size = (jnp.sum(plan.active) + jnp.sum(plan.reads >= 0)).astype(jnp.float32)
@@ -212,6 +211,10 @@ class Workflow(Environment):
     def is_over(self, state: WorkflowState) -> Bool[Array, ""]:
         """Return whether the reporter has reported."""
         return state.over
+
+    def steps_left(self, state: WorkflowState) -> Int[Array, ""]:
+        """Return the steps until the query's own deadline."""
+        return jnp.where(state.over, 0, state.query.deadline - state.step)
 
     def observe_team(self, state: WorkflowState, params: WorkflowParams) -> TeamObservation:
         """Return what the designer may see of the query and of the progress."""
@@ -272,7 +275,7 @@ def _changed_fields(old: Plan, new: Plan) -> Int[Array, ""]:
     return jnp.sum(jnp.where(new.active | old.active, changed, 0))
 
 
-def _carry_out(plan: Plan, params: WorkflowParams, agent_seeds: UInt32[Array, "num_agents"]) -> Team:
+def _carry_out(plan: Plan, params: WorkflowParams) -> Team:
     """Derive what the agents need at each step from the plan."""
     skills = params.mismatch.shape[1]
     critic, aggregator = plan.role == skills + 1, plan.role == skills + 2
@@ -286,7 +289,7 @@ def _carry_out(plan: Plan, params: WorkflowParams, agent_seeds: UInt32[Array, "n
         role=plan.role,
         tier=plan.tier,
         task=plan.task,
-        share=_shares(plan, plan.active & ~critic & ~aggregator & (plan.task >= 0), agent_seeds),
+        share=_shares(plan, plan.active & ~critic & ~aggregator & (plan.task >= 0)),
         reads=plan.reads,
         quorum=v.pack_counts(plan.quorum),
         critic=critic,
@@ -297,19 +300,12 @@ def _carry_out(plan: Plan, params: WorkflowParams, agent_seeds: UInt32[Array, "n
     )
 
 
-def _shares(
-    plan: Plan, working: Bool[Array, "num_agents"], agent_seeds: UInt32[Array, "num_agents"]
-) -> Int[Array, "num_agents"]:
-    """Split each subtask's quorum evenly among the members assigned to it; chance says who gives the odd votes."""
-    agents, tasks = len(working), len(plan.quorum)
+def _shares(plan: Plan, working: Bool[Array, "num_agents"]) -> Int[Array, "num_agents"]:
+    """Divide each subtask's quorum evenly, rounded up, among the members assigned to it."""
+    tasks = len(plan.quorum)
     post = jnp.where(working, plan.task, tasks)
-    order = jnp.lexsort((agent_seeds, post))
-    sorted_post = post[order]
-    first = jnp.searchsorted(sorted_post, jnp.arange(tasks + 1))
-    turn = jnp.zeros(agents, jnp.int32).at[order].set(jnp.arange(agents) - first[sorted_post])
     members = jnp.zeros(tasks + 1, jnp.int32).at[post].add(1)[post]
-    quorum = plan.quorum[jnp.minimum(post, tasks - 1)]
-    return jnp.where(working, jnp.maximum(quorum - turn + members - 1, 0) // members, 0)
+    return jnp.where(working, -(-plan.quorum[jnp.minimum(post, tasks - 1)] // members), 0)
 
 
 def _answers(state: WorkflowState, actions: Int[Array, "num_agents"]) -> Int[Array, "num_agents"]:
