@@ -5,6 +5,7 @@ resets there, so that the meta-policy runs only at boundaries. Functions here ta
 environments.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -111,7 +112,7 @@ def play_interval(
             policies.executor_params, executor_carry, observation, observation.acting, executor_key
         )
         action = invert(distribution, uniform)
-        state, timestep = env.step(step_key, state, action, params)
+        state, timestep = _step(env, step_key, state, action, params)
         step = _executor_step(observation, action, distribution, timestep, ~ended) if keep_steps else None
         tally = _Tally(
             reward=tally.reward + tally.weight * timestep.reward,
@@ -164,9 +165,15 @@ class _Tally:
     metrics: dict[str, Shaped[Array, ""]]
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _step(env: Environment, *arguments: Any) -> tuple[Any, TimeStep]:
+    """Step; traced once, though its result's shape is asked for before."""
+    return env.step(*arguments)
+
+
 def _no_tally(env: Environment, params: Any, state: Any) -> _Tally:
     actions = jnp.zeros(env.num_agents, jnp.int32)
-    _, timestep = jax.eval_shape(env.step, jax.random.key(0), state, actions, params)
+    _, timestep = jax.eval_shape(functools.partial(_step, env), jax.random.key(0), state, actions, params)
     metrics = jax.tree.map(lambda value: jnp.zeros(value.shape, value.dtype), timestep.metrics)
     nothing, no = jnp.float32(0), jnp.array(False)
     return _Tally(nothing, nothing + 1, jnp.int32(0), jnp.int32(0), no, no, metrics)

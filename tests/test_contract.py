@@ -24,7 +24,7 @@ scenarios = pytest.mark.parametrize("name", NAMES)
 
 # --- one compiled function per method and environment, which counts how often it is traced
 
-METHODS = ("reset", "reseed", "coordinate", "step", "is_over", "observe_team")
+METHODS = ("reset", "reseed", "coordinate", "step", "is_over", "steps_left", "observe_team")
 TRACES: collections.Counter = collections.Counter()
 
 
@@ -126,6 +126,16 @@ def test_shapes_and_dtypes_are_stable(name: str) -> None:
         return env.step(jax.random.key(0), state, actions, params)
 
     jax.eval_shape(lambda state: jax.lax.scan(step, state, None, 2), played.states[0])  # weak types would be refused
+
+
+@scenarios
+def test_episodes_are_over_when_no_steps_are_left(name: str) -> None:
+    env, _ = make(name)
+    played = game(name)
+    for begun in [played.states[0], *(state for state in played.states if not method("is_over")(env, state))][:2]:
+        left = int(method("steps_left")(env, begun))
+        assert 0 < left <= env.horizon
+        assert played.over[left - 1]
 
 
 @scenarios
@@ -488,11 +498,14 @@ def test_play_query_equals_a_loop(name: str, interval: int, executor: str, row: 
     def play(key):
         begin_key, play_key = jax.random.split(key)
         episode = begin(env, params, policies, begin_key)
-        return episode, *play_query(env, params, policies, episode, play_key, discount=gamma, keep_steps=True)
+        whole = play_query(env, params, policies, episode, play_key, discount=gamma, keep_steps=True)
+        limited = play_query(env, params, policies, episode, play_key, discount=gamma, limit=env.steps_left(episode.state))
+        return episode, *whole, limited[1]
 
     lasted = set()
     for seed in range(6):
-        start, end, meta_steps, steps = play(jax.random.key(seed))
+        start, end, meta_steps, steps, limited = play(jax.random.key(seed))
+        assert near(limited, meta_steps)  # steps beyond the limit change nothing
         rows = loop(env, params, policies, start.state, start.team, gamma)
         measured = {name: getattr(meta_steps, name) for name in ("reward", "steps", "acting", "discount")}
         measured |= meta_steps.metrics
@@ -649,7 +662,8 @@ def given_keys():
     given: dict[str, list[tuple[int, ...]]] = collections.defaultdict(list)
 
     def note(who: str, key) -> None:
-        given[who].append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
+        if not isinstance(key, jax.core.Tracer):  # a step that is only traced uses nothing up
+            given[who].append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
 
     class NotingMeta(Counting):
         def apply(self, params, carry, team, key):

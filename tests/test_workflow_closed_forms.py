@@ -112,7 +112,7 @@ def test_isolated_copies_equal_one_agent_that_samples_as_often(n: int) -> None:
 
 
 def test_noise_is_difficulty_times_tier_times_role_times_context() -> None:
-    """ε = clip(δ · tier · mismatch · ability · (1 + load · (messages + done)), 0, ε_max), seen in first attempts."""
+    """ε = clip(δ · tier · mismatch · ability · (1 + load · (read about + done)), 0, ε_max), in first attempts."""
     tiers = np.array([[0.3], [0.2], [0.1]]) * np.ones(SKILLS)
     mismatch = np.ones((SKILLS + 3, SKILLS))
     mismatch[0] = 1.5
@@ -132,9 +132,20 @@ def test_noise_is_difficulty_times_tier_times_role_times_context() -> None:
     loaded = workflow_params(size=2 / 8, context_load=0.5, **noise(0.3))
     state, relay = play(loaded, make_plan(SPACE, (0, 1), task=[0, 1], reads={0: [1]}), MANY)
     _, alone = play(loaded, make_plan(SPACE), MANY)
-    for metrics in (relay, alone):  # one message, or one subtask done before
+    for metrics in (relay, alone):  # one subtask read about, or one done before
         assert close(metrics["success"], 0.7 * 0.55 + 0.3 * 0.45 / 7)
     assert (np.asarray(state.totals.messages) == 1).all()
+
+
+def test_context_counts_the_subtasks_read_about_not_the_messages() -> None:
+    """Three colleagues at one subtask are three messages to pay for and one histogram to hold; at two, two."""
+    blind = np.where(np.arange(SKILLS + 3)[:, None] == 0, 1.0, 0.0) * np.ones(SKILLS)
+    for shape, size, tasks, held in (("chain", 2, [1, 1, 1], 1), ("wide", 3, [1, 1, 2], 2)):
+        params = workflow_params(shape=shape, size=size / 8, context_load=0.5, mismatch=blind, **noise(0.3))
+        plan = make_plan(SPACE, range(4), role=[0, 1, 1, 1], task=[0, *tasks], reads={0: [1, 2, 3]})
+        state, metrics = play(params, plan, MANY)
+        assert (np.asarray(state.totals.messages) == 3).all()
+        assert close(metrics["success"], 1 - 0.3 * (1 + 0.5 * held))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -279,13 +290,13 @@ def test_two_readers_pool_their_votes_for_a_quorum() -> None:
     assert steps == [{0: 1, 1: 1}, {0: 0, 1: 0}]
 
 
-@pytest.mark.parametrize(("quorum", "each"), [(1, [0, 0, 1]), (2, [0, 1, 1]), (3, [1, 1, 1]), (7, [2, 2, 3])])
+@pytest.mark.parametrize(("quorum", "each"), [(1, [1, 1, 1]), (3, [1, 1, 1]), (4, [2, 2, 2]), (7, [3, 3, 3])])
 def test_members_at_one_subtask_divide_its_quorum(quorum: int, each: list[int]) -> None:
-    """None of them reads another: the plan alone says how many votes are whose."""
+    """None of them reads another: the plan alone says how many votes each gives, rounded up."""
     plan = make_plan(SPACE, range(4), task=[0, 1, 1, 1], reads={0: [1, 2, 3]}, quorum=quorum_of(SPACE, t1=quorum))
     game = Game(QUIET, make_query(QUIET, [[1], []]), plan)
-    assert len(game.finish()) == max(each) + 1
-    assert sorted(int(v.size(game.state.board.votes[agent, 1])) for agent in (1, 2, 3)) == each
+    assert len(game.finish()) == each[0] + 1
+    assert [int(v.size(game.state.board.votes[agent, 1])) for agent in (1, 2, 3)] == each
 
 
 def test_a_critic_at_a_subtask_takes_no_share_of_its_quorum() -> None:

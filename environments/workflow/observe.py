@@ -7,6 +7,7 @@ from jaxmas.environments.workflow import votes as v
 from jaxmas.environments.workflow.noise import below, hashed, uniform
 from jaxmas.environments.workflow.query import MAX_PARENTS, Query
 from jaxmas.environments.workflow.work import Board, Team, Work
+from jaxmas.pytrees import pytree
 from jaxmas.types import TeamObservation
 
 GLOBAL_FEATURES = (
@@ -58,12 +59,18 @@ def progress(board: Board, team: Team) -> Float[Array, "tasks 2"]:
     return jnp.stack([jnp.minimum(total / v.MAX_COUNT, 4), agreement], axis=-1)
 
 
-def team_observation(env, state, params) -> TeamObservation:
-    """Return what the designer may see: blurred traits of the query, its graph, progress; never an operand."""
-    query = state.query
+@pytree
+class Brief:
+    """What the designer is told of a query when it arrives: its blurred traits and its graph; never an operand."""
+
+    tokens: Float[Array, "tasks brief_features"]
+    features: Float[Array, "8"]
+    """``GLOBAL_FEATURES`` without the time."""
+
+
+def brief(env, query: Query, params) -> Brief:
+    """Brief the designer."""
     skill, difficulty, rho, handoff = misperceived(query, params)
-    past = jnp.concatenate([progress(state.board, state.team)[None], state.progress])
-    seen_progress = past[jnp.clip(params.designer_delay, 0, state.progress.shape[0] - 1)]
     tokens = jnp.concatenate(
         [
             (skill[:, None] == jnp.arange(env.num_skills)).astype(jnp.float32),
@@ -71,18 +78,38 @@ def team_observation(env, state, params) -> TeamObservation:
             (query.height / jnp.maximum(query.depth, 1))[:, None],
             jnp.sum(query.parents >= 0, axis=1, keepdims=True) / MAX_PARENTS,
             (jnp.arange(env.max_subtasks) == 0)[:, None],
-            seen_progress,
         ],
         axis=1,
     )
+    tokens = jnp.where(query.mask[:, None], tokens, 0.0)
+    size, seen = jnp.sum(query.mask), tokens[:, env.num_skills]
+    features = (
+        query.deadline / env.horizon,
+        rho,
+        handoff,
+        size / env.max_subtasks,
+        query.depth / env.horizon,
+        jnp.sum(seen) / size,
+        jnp.max(seen),
+        jnp.sum(jnp.max(tokens[:, : env.num_skills], axis=0)) / env.num_skills,
+    )
+    return Brief(tokens, jnp.stack([jnp.asarray(value, jnp.float32) for value in features]))
+
+
+def team_observation(env, state, params) -> TeamObservation:
+    """Return what the designer may see: its brief, and the progress that somebody pays to report."""
+    query = state.query
+    past = jnp.concatenate([progress(state.board, state.team)[None], state.progress])
+    seen = past[jnp.clip(params.designer_delay, 0, state.progress.shape[0] - 1)]
+    tokens = jnp.concatenate([state.brief.tokens, jnp.where(query.mask[:, None], seen, 0.0)], axis=1)
     return TeamObservation(
-        task_tokens=jnp.where(query.mask[:, None], tokens, 0.0),
+        task_tokens=tokens,
         task_mask=query.mask,
         task_parents=query.parents,
         agent_tokens=_agent_tokens(env, state),
         agent_mask=jnp.ones(env.num_agents, bool),
         pair_features=jnp.zeros((env.num_agents, env.max_subtasks, 0)),
-        global_features=_global_features(env, state, skill, difficulty, rho, handoff),
+        global_features=jnp.append(state.brief.features, state.step / env.horizon),
     )
 
 
@@ -129,21 +156,3 @@ def _agreement(board: Board, team: Team) -> Float[Array, "num_agents"]:
     shared = jnp.sum((words >> (4 * winner)) & 15, axis=1)
     total = jnp.sum(v.size(words), axis=1)
     return shared / jnp.maximum(total, 1)
-
-
-def _global_features(env, state, skill, difficulty, rho, handoff) -> Float[Array, "9"]:
-    query = state.query
-    size = jnp.sum(query.mask)
-    skills = jnp.sum(jnp.any((skill[:, None] == jnp.arange(env.num_skills)) & query.mask[:, None], axis=0))
-    values = (
-        query.deadline / env.horizon,
-        rho,
-        handoff,
-        size / env.max_subtasks,
-        query.depth / env.horizon,
-        jnp.sum(jnp.where(query.mask, difficulty, 0)) / size,
-        jnp.max(jnp.where(query.mask, difficulty, 0)),
-        skills / env.num_skills,
-        state.step / env.horizon,
-    )
-    return jnp.stack([jnp.asarray(value, jnp.float32) for value in values])

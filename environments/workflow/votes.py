@@ -9,7 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, UInt32
+from jaxtyping import Array, Bool, Int, Shaped, UInt32
 
 VOCABULARY = 8
 PLANES = 3
@@ -83,14 +83,14 @@ def spread(words: UInt32[Array, "*s words"], width: int) -> UInt32[Array, "*s wo
     return (words[..., None] >> jnp.arange(width, dtype=jnp.uint32)) & 1
 
 
-def settled(words: UInt32[Array, "*s"]) -> UInt32[Array, "*s"]:
-    """Return the words unchanged, but computed once.
+def settled(values: Shaped[Array, "*s"]) -> Shaped[Array, "*s"]:
+    """Return integers unchanged, but computed once.
 
-    XLA repeats a chain of bit operations in each of its uses, 32 times over where the bits are spread; it does not
-    repeat a reduction.
+    XLA repeats a chain of cheap operations in each of its uses, 32 times over where the bits of words are spread; it
+    does not repeat a reduction.
     """
-    either = jnp.where(jnp.arange(2).reshape(2, *[1] * words.ndim) == 0, words, jnp.uint32(0))
-    return jnp.sum(either, axis=0, dtype=jnp.uint32)
+    either = jnp.where(jnp.arange(2).reshape(2, *[1] * values.ndim) == 0, values, jnp.zeros((), values.dtype))
+    return jnp.sum(either, axis=0, dtype=values.dtype)
 
 
 def by_task(words: UInt32[Array, "rows words"]) -> UInt32[Array, "blocks tasks"]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from jaxmas.environments.workflow import votes as v
 from jaxmas.environments.workflow.noise import hashed, uniform
-from jaxmas.environments.workflow.observe import GLOBAL_FEATURES, agent_features, progress, team_observation
+from jaxmas.environments.workflow.observe import GLOBAL_FEATURES, Brief, agent_features, brief, progress, team_observation
 from jaxmas.environments.workflow.params import WorkflowParams, role_names
 from jaxmas.environments.workflow.query import MAX_PARENTS, Query, sample_query
 from jaxmas.environments.workflow.work import TIE, Board, Team, Work, deliver, next_work, record
@@ -47,6 +47,7 @@ class WorkflowState:
     """A query under way."""
 
     query: Query
+    brief: Brief
     seed: UInt32[Array, ""]
     agent_seeds: UInt32[Array, "num_agents"]
     character: Int[Array, "num_agents"]
@@ -125,6 +126,7 @@ class Workflow(Environment):
         plan = self.plan_space.empty()
         state = WorkflowState(
             query=query,
+            brief=brief(self, query, params),
             seed=seeds[0],
             agent_seeds=seeds[1:],
             character=_characters(seeds[1:], params),
@@ -153,7 +155,8 @@ class Workflow(Environment):
         """Apply a plan: agents that it reaches take it up, the others keep theirs, and all of it is paid for."""
         plan, violations = self.plan_space.project(plan)
         reached = uniform(hashed(state.agent_seeds, -1, state.boundary)) >= params.plan_loss
-        plan = _take_up(state.plan, plan, reached & ~state.over)
+        reached = v.settled((reached & ~state.over).astype(jnp.int32)) > 0
+        plan = _take_up(state.plan, plan, reached)
         team = _carry_out(plan, params)
         cost = params.plan_cost + params.change_cost * _changed_fields(state.plan, plan)
         live = ~state.over
@@ -182,7 +185,7 @@ class Workflow(Environment):
     ) -> tuple[WorkflowState, TimeStep]:
         """Record the answers, let everyone look for new work, and let the reporter decide whether to report."""
         work, query = state.work, state.query
-        answer = _answers(state, actions)
+        answer = v.settled(_answers(state, actions))
         counted = work.acting & (answer < v.VOCABULARY)
         board = record(state.board, work, state.team, answer, counted)
         totals = _add_up(state, answer, counted, params)
