@@ -108,7 +108,7 @@ class Headroom(_World):
     """Validation queries, on which plans and rules are chosen."""
     oracle_queries: int = 512
     """Test queries whose best plan is searched for."""
-    clamp_queries: int = 128
+    clamp_queries: int = 384
     """Test queries for the loss per plan field."""
 
 

@@ -162,6 +162,16 @@ def test_headroom(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert "per query, low" in capsys.readouterr().out
 
 
+def test_headroom_defaults_are_those_of_the_measurement() -> None:
+    """The command line has its own copy, so that help needs no import of JAX."""
+    from jaxmas import headroom
+
+    command, settings = cli.Headroom(scenario="workflow-mixed-v0"), headroom.HeadroomSettings()
+    assert command.episodes == settings.test
+    for name in ("validation", "oracle_queries", "clamp_queries"):
+        assert getattr(command, name) == getattr(settings, name), name
+
+
 BAD = {
     "no command": ((), "expected one of"),
     "unknown command": (("evalute",), "did you mean 'evaluate'"),
@@ -299,11 +309,14 @@ def _start(*words: str, **options: object) -> subprocess.Popen:
 def test_a_real_interrupt_ends_with_130(tmp_path: Path) -> None:
     process = _start("train", "meta-skill", PROBE, "--out", str(tmp_path / "run"), "--algo.updates", "1000000")
     deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "log.jsonl").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        while not (tmp_path / "run" / "log.jsonl").exists() and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert out == ""
     assert err.strip().splitlines()[-1].startswith("interrupted")

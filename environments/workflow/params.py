@@ -42,7 +42,7 @@ class WorkflowParams:
     adversarial: Float[Array, "num_agents"]
     """Chance that a slot gives the agreed wrong answer throughout a query."""
     context_load: Float[Array, ""]
-    """Growth of the noise per message read and per subtask already done."""
+    """Growth of the noise per subtask read about and per subtask already done."""
     max_noise: Float[Array, ""]
     read_cost: Float[Array, ""]
     """Cost of a message, as a share of the attempt's."""

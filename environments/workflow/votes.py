@@ -37,8 +37,9 @@ def pooled(words: UInt32[Array, "*s sources"], axis: int = -1) -> Int[Array, "*t
     """Add up the histograms of up to 17 sources, four tokens to a word on the way."""
     even = jnp.sum(words & jnp.uint32(0x0F0F0F0F), axis=axis, dtype=jnp.uint32)
     odd = jnp.sum((words >> 4) & jnp.uint32(0x0F0F0F0F), axis=axis, dtype=jnp.uint32)
-    counts = [((even, odd)[token % 2] >> (8 * (token // 2))) & 0xFF for token in range(VOCABULARY)]
-    return jnp.stack(counts, axis=-1).astype(jnp.int32)
+    place = 8 * jnp.arange(VOCABULARY // 2, dtype=jnp.uint32)
+    counts = (jnp.stack([even, odd], axis=-1)[..., None, :] >> place[:, None]) & 0xFF
+    return counts.reshape(*even.shape, VOCABULARY).astype(jnp.int32)
 
 
 def pooled_crowd(words: UInt32[Array, "sources *s"]) -> Int[Array, "*s 8"]:
@@ -58,8 +59,7 @@ def pooled_crowd(words: UInt32[Array, "sources *s"]) -> Int[Array, "*s 8"]:
 def plurality(counts: Int[Array, "*s 8"], tie: UInt32[Array, "*s"]) -> tuple[Int[Array, "*s"], Int[Array, "*s"]]:
     """Return the most frequent token and its count; ``tie`` (three bits) orders tokens of equal count."""
     order = (tie & 7).astype(jnp.int32)
-    ranked = [(counts[..., token] << 3) | (token ^ order) for token in range(VOCABULARY)]
-    best = functools.reduce(jnp.maximum, ranked)
+    best = jnp.max((counts << 3) | (jnp.arange(VOCABULARY) ^ order[..., None]), axis=-1)
     return (best & 7) ^ order, best >> 3
 
 
