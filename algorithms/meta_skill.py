@@ -28,7 +28,6 @@ from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
 from jaxmas.rollout import Episode, MetaStep, Policies, play_query
 from jaxmas.types import Environment, Executor, TeamObservation
 
-
 PARTS = 4
 """Parts that the queries of an update are played in, by their length: a part is over when its longest query is."""
 
@@ -197,9 +196,9 @@ def update(
 def play_plans(
     config: MetaSkillConfig, env, params, policy, weights, executor, executor_params, query_key, play_key
 ) -> MetaStep:
-    """Play every plan of every query, queries of like length together; leaves are ``[queries, plans, boundaries, …]``.
+    """Play every plan of every query; leaves are ``[queries, plans, boundaries, …]``.
 
-    The queries come back in the order of their length.
+    Queries of like length are played together, and come back in that order.
     """
     policies = Policies(policy, weights, executor, executor_params)
     grouped = config.learner == "group"

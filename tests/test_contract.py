@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import Tracer
 
 import jaxmas
 from jaxmas.catalog import EXECUTORS, SCENARIOS, STRATEGIES, TEMPLATES
@@ -499,7 +500,9 @@ def test_play_query_equals_a_loop(name: str, interval: int, executor: str, row: 
         begin_key, play_key = jax.random.split(key)
         episode = begin(env, params, policies, begin_key)
         whole = play_query(env, params, policies, episode, play_key, discount=gamma, keep_steps=True)
-        limited = play_query(env, params, policies, episode, play_key, discount=gamma, limit=env.steps_left(episode.state))
+        limited = play_query(
+            env, params, policies, episode, play_key, discount=gamma, limit=env.steps_left(episode.state)
+        )
         return episode, *whole, limited[1]
 
     lasted = set()
@@ -662,7 +665,7 @@ def given_keys():
     given: dict[str, list[tuple[int, ...]]] = collections.defaultdict(list)
 
     def note(who: str, key) -> None:
-        if not isinstance(key, jax.core.Tracer):  # a step that is only traced uses nothing up
+        if not isinstance(key, Tracer):  # a step that is only traced uses nothing up
             given[who].append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
 
     class NotingMeta(Counting):

@@ -13,7 +13,14 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from jaxmas.environments.workflow import votes as v
 from jaxmas.environments.workflow.noise import hashed, uniform
-from jaxmas.environments.workflow.observe import GLOBAL_FEATURES, Brief, agent_features, brief, progress, team_observation
+from jaxmas.environments.workflow.observe import (
+    GLOBAL_FEATURES,
+    Brief,
+    agent_features,
+    brief,
+    progress,
+    team_observation,
+)
 from jaxmas.environments.workflow.params import WorkflowParams, role_names
 from jaxmas.environments.workflow.query import MAX_PARENTS, Query, sample_query
 from jaxmas.environments.workflow.work import TIE, Board, Team, Work, deliver, next_work, record
