@@ -203,10 +203,9 @@ def play_plans(
     policies = Policies(policy, weights, executor, executor_params)
     grouped = config.learner == "group"
 
-    def draw(query_key):
-        reset = lambda key: env.reset(key, params)  # noqa: E731
-        start = reset(query_key) if grouped else jax.vmap(reset)(jax.random.split(query_key, config.plans))
-        return start, jnp.max(env.steps_left(start[0]) if grouped else jax.vmap(env.steps_left)(start[0]))
+    def draw(key):
+        starts = jax.vmap(lambda key: env.reset(key, params))(jax.random.split(key, 1 if grouped else config.plans))
+        return starts, jnp.max(jax.vmap(env.steps_left)(starts[0]))
 
     def one(start, noise_key, plan_key, limit):
         state, team = start
@@ -215,7 +214,8 @@ def play_plans(
         options = {"plan_key": plan_key, "discount": config.discount, "limit": limit}
         return play_query(env, params, policies, episode, noise_key, **options)[1]
 
-    def query(start, play_key, limit):
+    def query(starts, play_key, limit):
+        start = jax.tree.map(lambda leaf: leaf[0], starts) if grouped else starts
         noise_key, plan_key = jax.random.split(play_key)
         shared_noise = grouped and config.shared_noise
         noise = noise_key if shared_noise else jax.random.split(noise_key, config.plans)
@@ -223,8 +223,8 @@ def play_plans(
         return jax.vmap(one, in_axes=axes)(start, noise, jax.random.split(plan_key, config.plans), limit)
 
     def part(inputs):
-        start, play_key, length = inputs
-        return jax.vmap(query, in_axes=(0, 0, None))(start, play_key, jnp.max(length))
+        starts, play_keys, lengths = inputs
+        return jax.vmap(query, in_axes=(0, 0, None))(starts, play_keys, jnp.max(lengths))
 
     starts, lengths = jax.vmap(draw)(jax.random.split(query_key, config.queries))
     inputs = starts, jax.random.split(play_key, config.queries), lengths

@@ -36,8 +36,8 @@ class HeadroomSettings:
     oracle_plans: int = 40
     clamp_queries: int = 384
     clamp_plans: int = 24
-    clamp_rounds: tuple[int, ...] = (16, 32, 64)
-    clamp_final: int = 96
+    clamp_rounds: tuple[int, ...] = (8, 16, 32)
+    clamp_final: int = 64
     seed: int = 0
 
 

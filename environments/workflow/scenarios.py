@@ -42,7 +42,7 @@ def mixed_params(num_agents: int) -> WorkflowParams:
             difficulty=f([0.04, 0.42]),
             difficulty_spread=f(0.5),
             skill_focus=f([0.0, 0.55]),
-            rho=f([0.0, 0.45]),
+            rho=f([0.0, 0.3]),
             distractor=f([0.0, 0.3]),
             handoff_noise=f([0.0, 0.3]),
             slack=f([0.0, 4.0]),
