@@ -62,26 +62,27 @@ def main(settings: Settings) -> dict[str, Any]:
     chosen = headroom.choose(world)
     baselines = play_baselines(world, chosen, test)
     best = max(STRATEGIES.names(env.family), key=lambda name: baselines[name].mean())
-    learned, curves = {}, {}
-    for name in settings.variants:
-        rewards, curves[name], seconds = zip(
-            *(train_one(world, name, seed, settings.updates, test) for seed in range(settings.seeds)), strict=True
-        )
-        learned[name] = np.stack(rewards)
-        print(f"{name}: {hierarchical_bootstrap(learned[name])} ({np.mean(seconds):.0f} s per seed)", flush=True)
     bracket = headroom_gain(world, chosen, best, test[: settings.oracle_queries])
+    learned: dict[str, np.ndarray] = {}
     result = {
-        "command": command(settings),
         "settings": {**dataclasses.asdict(settings), "out": None},
         "provenance": provenance(),
         "params": params_hash(params),
         "best_strategy": best,
-        "methods": table(baselines, learned, best, bracket),
         "per_query_over_best_strategy": bracket,
-        "curves": curves,
+        "curves": {},
     }
-    atomic_write_json(settings.out / "meta_skill.json", result)
-    atomic_write_text(settings.out / "meta_skill.md", markdown(result))
+    for name in settings.variants:
+        rewards, result["curves"][name], seconds = zip(
+            *(train_one(world, name, seed, settings.updates, test) for seed in range(settings.seeds)), strict=True
+        )
+        learned[name] = np.stack(rewards)
+        print(f"{name}: {hierarchical_bootstrap(learned[name])} ({np.mean(seconds):.0f} s per seed)", flush=True)
+        # Written after every variant: a study that is cut short has those that it finished.
+        result["command"] = command(dataclasses.replace(settings, variants=tuple(learned)))
+        result["methods"] = table(baselines, learned, best, bracket)
+        atomic_write_json(settings.out / "meta_skill.json", result)
+        atomic_write_text(settings.out / "meta_skill.md", markdown(result))
     return result
 
 
