@@ -47,7 +47,7 @@ class Settings:
     seeds: int = 5
     updates: int = 400
     test: int = 4096
-    oracle_queries: int = headroom.HeadroomSettings.oracle_queries
+    oracle_queries: int = 512
     """The first so many test queries bracket what the best plan per query gains."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     out: Path = Path(__file__).resolve().parent / "results"

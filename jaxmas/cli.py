@@ -106,7 +106,7 @@ class Headroom(_World):
     """Test queries."""
     validation: int = 1024
     """Validation queries, on which plans and rules are chosen."""
-    oracle_queries: int = 512
+    oracle_queries: int = 1024
     """Test queries whose best plan is searched for."""
     clamp_queries: int = 384
     """Test queries for the loss per plan field."""

@@ -31,9 +31,10 @@ class HeadroomSettings:
     """Queries on which they are scored."""
     replicates: int = 2
     """Times each is met."""
-    oracle_queries: int = 512
+    oracle_queries: int = 1024
     """Test queries for the best plan per query, which takes hundreds of replicates each."""
-    oracle_plans: int = 40
+    oracle_plans: int = 96
+    """Plans that race on each of them: the more, the closer the lower bound."""
     clamp_queries: int = 384
     clamp_plans: int = 24
     clamp_rounds: tuple[int, ...] = (8, 16, 32)
