@@ -43,7 +43,7 @@ class DemoSettings:
     out: Path = Path("runs/demo")
     seed: int = 0
     updates: int = 400
-    episodes: int = 2048
+    episodes: int = 4096
     """Test queries."""
     validation: int = 1024
     """Validation queries that the rule is fitted on."""

@@ -156,7 +156,7 @@ class Demo:
     seed: int = 0
     updates: int = 400
     """Training updates."""
-    episodes: int = 2048
+    episodes: int = 4096
     """Test queries."""
     validation: int = 1024
     """Validation queries that the depth-3 rule is fitted on."""
