@@ -64,7 +64,7 @@ def main(settings: Settings) -> dict[str, Any]:
     best = max(STRATEGIES.names(env.family), key=lambda name: baselines[name].mean())
     bracket = headroom_gain(world, chosen, best, test[: settings.oracle_queries])
     learned: dict[str, np.ndarray] = {}
-    result = {
+    result: dict[str, Any] = {
         "settings": {**dataclasses.asdict(settings), "out": None},
         "provenance": provenance(),
         "params": params_hash(params),
