@@ -50,7 +50,7 @@ constraints: ## Write the versions now in .venv to constraints/ (after an upgrad
 		> constraints/$$($(PY) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 
 .PHONY: demo
-demo: setup ## Train the meta-skill and write the report (about five minutes on two cores)
+demo: setup ## Train the meta-skill and write the report (about four minutes on two cores)
 	.venv/bin/jaxmas demo
 
 .PHONY: test
