@@ -307,7 +307,9 @@ def _start(*words: str, **options: object) -> subprocess.Popen:
 
 
 def test_a_real_interrupt_ends_with_130(tmp_path: Path) -> None:
-    process = _start("train", "meta-skill", PROBE, "--out", str(tmp_path / "run"), "--algo.updates", "1000000")
+    words = ("train", "meta-skill", PROBE, "--out", str(tmp_path / "run"), "--algo.updates", "1000000")
+    # A shell starts its background jobs, and all that they start, deaf to interrupts.
+    process = _start(*words, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     deadline = time.monotonic() + 120
     try:
         while not (tmp_path / "run" / "log.jsonl").exists() and time.monotonic() < deadline:
