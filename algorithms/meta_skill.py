@@ -25,7 +25,7 @@ from jaxmas.errors import refuse
 from jaxmas.learning import clipped_surrogate, gae, leave_one_out, linear
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
-from jaxmas.rollout import Episode, MetaStep, Policies, play_query
+from jaxmas.rollout import MetaStep, Policies, meet, play_query
 from jaxmas.types import Environment, Executor, TeamObservation
 
 PARTS = 4
@@ -208,9 +208,7 @@ def play_plans(
         return starts, jnp.max(jax.vmap(env.steps_left)(starts[0]))
 
     def one(start, noise_key, plan_key, limit):
-        state, team = start
-        state = env.reseed(noise_key, state, params)
-        episode = Episode(state, team, policy.init(), executor.init(env.num_agents))
+        episode = meet(env, params, policies, start, noise_key)
         options = {"plan_key": plan_key, "discount": config.discount, "limit": limit}
         return play_query(env, params, policies, episode, noise_key, **options)[1]
 

@@ -1,1 +1,1 @@
-"""Presets, and one file per published table or figure."""
+"""One file per published table or figure, and what freezes anchors and executors."""

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jaxmas.plans import Plan
-from jaxmas.rollout import Episode, Policies, play_query
+from jaxmas.rollout import Policies, meet, play_query
 from jaxmas.statistics import Estimate, hierarchical_bootstrap
 from jaxmas.types import Environment, Executor, MetaPolicy
 
@@ -58,9 +58,7 @@ def _play(env, params, meta, meta_params, executor, executor_params, keys, noise
 
     def one(start, meta_params, noise_key):
         policies = Policies(meta, meta_params, executor, executor_params)
-        state, team = start
-        state = env.reseed(noise_key, state, params)
-        episode = Episode(state, team, meta.init(), executor.init(env.num_agents))
+        episode = meet(env, params, policies, start, noise_key)
         _, steps, _ = play_query(env, params, policies, episode, noise_key, limit=limit)
         outcome = {name: values[-1] for name, values in steps.metrics.items()}
         return {"reward": jnp.sum(steps.reward), **outcome}, jax.tree.map(lambda leaf: leaf[0], steps.plan)
@@ -68,8 +66,8 @@ def _play(env, params, meta, meta_params, executor, executor_params, keys, noise
     return jax.vmap(one, in_axes=(0, axis, 0))(starts, meta_params, noise)
 
 
-def chunks(env: Environment, params: Any, keys: Key[Array, "queries"]) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yield the queries in parts: their positions, and their keys, padded to one shape so that it compiles once.
+def _chunks(env: Environment, params: Any, keys: Key[Array, "queries"]) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the positions of the queries in parts, and how many are not padding: one shape compiles once.
 
     Queries of like length come together, so that a part is over soon after its queries are.
     """
@@ -77,7 +75,7 @@ def chunks(env: Environment, params: Any, keys: Key[Array, "queries"]) -> Iterat
     size = min(CHUNK, len(keys))
     for start in range(0, len(keys), size):
         places = order[start : start + size]
-        yield places, keys[np.pad(places, (0, size - len(places)), mode="edge")]
+        yield np.pad(places, (0, size - len(places)), mode="edge"), len(places)
 
 
 @functools.partial(jax.jit, static_argnames=("env",))
@@ -99,15 +97,16 @@ def evaluate(
 ) -> Outcomes:
     """Play every query ``replicates`` times and average: one value per query and metric."""
     outcomes: Outcomes = {}
-    for places, chunk in chunks(env, params, keys):
+    for places, count in _chunks(env, params, keys):
+        chunk = keys[places]
         played = [
             play(env, params, meta, meta_params, executor, executor_params, chunk, noise_keys(chunk, replicate))[0]
             for replicate in range(replicates)
         ]
         for name in played[0]:
             mean = np.mean([np.asarray(one[name]) for one in played], axis=0)
-            outcomes.setdefault(name, np.zeros(len(keys), mean.dtype))[places] = mean[: len(places)]
-        advance(len(places) * replicates)
+            outcomes.setdefault(name, np.zeros(len(keys), mean.dtype))[places] = mean
+        advance(count * replicates)
     return outcomes
 
 
@@ -147,12 +146,13 @@ def reward_matrix(
     """
     rows = len(jax.tree.leaves(table)[0])
     rewards, costs = np.zeros((2, len(replicates), rows, len(keys)), np.float32)
-    for places, chunk in chunks(env, params, keys):
+    for places, count in _chunks(env, params, keys):
+        chunk = keys[places]
         for at, replicate in enumerate(replicates):
             noise = noise_keys(chunk, replicate)
             part = _play_table(env, params, meta, table, executor, executor_params, chunk, noise)
-            rewards[at][:, places], costs[at][:, places] = (np.asarray(values)[:, : len(places)] for values in part)
-            advance(rows * len(places))
+            rewards[at][:, places], costs[at][:, places] = part
+            advance(rows * count)
     return rewards, costs.mean(axis=0)
 
 
@@ -188,16 +188,16 @@ def reward_of_rows(
     rows = len(index)
     padded = np.concatenate([index, np.repeat(index[-1:], -rows % block, axis=0)])
     rewards = np.zeros((len(replicates), rows, len(keys)), np.float32)
-    for places, chunk in chunks(env, params, keys):
-        own = padded[:, np.pad(places, (0, len(chunk) - len(places)), mode="edge")]
+    for places, count in _chunks(env, params, keys):
+        chunk, own = keys[places], padded[:, places]
         for at, replicate in enumerate(replicates):
             noise = noise_keys(chunk, replicate)
             parts = [
                 _play_index(env, params, meta, table, own[i : i + block], executor, executor_params, chunk, noise)
                 for i in range(0, len(own), block)
             ]
-            rewards[at][:, places] = np.concatenate(parts)[:rows, : len(places)]
-            advance(rows * len(places))
+            rewards[at][:, places] = np.concatenate(parts)[:rows]
+            advance(rows * count)
     return rewards
 
 

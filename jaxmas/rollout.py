@@ -76,8 +76,19 @@ class Policies:
 
 def begin(env: Environment, params: Any, policies: Policies, key: PRNGKeyArray) -> Episode:
     """Draw a query and start everyone's carry."""
-    state, team = env.reset(key, params)
-    return Episode(state, team, policies.meta.init(), policies.executor.init(env.num_agents))
+    return _fresh(env, policies, env.reset(key, params))
+
+
+def meet(
+    env: Environment, params: Any, policies: Policies, start: tuple[Any, TeamObservation], noise_key: PRNGKeyArray
+) -> Episode:
+    """Meet a query as ``reset`` drew it, once more: under new noise."""
+    state, team = start
+    return _fresh(env, policies, (env.reseed(noise_key, state, params), team))
+
+
+def _fresh(env: Environment, policies: Policies, start: tuple[Any, TeamObservation]) -> Episode:
+    return Episode(*start, policies.meta.init(), policies.executor.init(env.num_agents))
 
 
 def play_interval(
@@ -131,6 +142,7 @@ def play_interval(
     if limit is None:
         carry, steps = jax.lax.scan(act, carry, inputs)
     else:
+        # At least one step: an episode that is over still has metrics to report.
         last = jnp.clip(limit, 1, env.coordination_interval)
         carry = jax.lax.fori_loop(
             0, last, lambda at, carry: act(carry, jax.tree.map(lambda leaf: leaf[at], inputs))[0], carry
@@ -172,6 +184,7 @@ def _step(env: Environment, *arguments: Any) -> tuple[Any, TimeStep]:
 
 
 def _no_tally(env: Environment, params: Any, state: Any) -> _Tally:
+    """Return the tally before the first step, whose metrics take the place of the zeros here."""
     actions = jnp.zeros(env.num_agents, jnp.int32)
     _, timestep = jax.eval_shape(functools.partial(_step, env), jax.random.key(0), state, actions, params)
     metrics = jax.tree.map(lambda value: jnp.zeros(value.shape, value.dtype), timestep.metrics)

@@ -133,10 +133,12 @@ def test_shapes_and_dtypes_are_stable(name: str) -> None:
 def test_episodes_are_over_when_no_steps_are_left(name: str) -> None:
     env, _ = make(name)
     played = game(name)
-    for begun in [played.states[0], *(state for state in played.states if not method("is_over")(env, state))][:2]:
-        left = int(method("steps_left")(env, begun))
-        assert 0 < left <= env.horizon
-        assert played.over[left - 1]
+    left = int(method("steps_left")(env, played.states[0]))
+    assert 0 < left <= env.horizon
+    assert played.over[left - 1]
+    later = int(method("steps_left")(env, played.states[2]))  # after the first plan and step
+    assert 0 <= later <= env.horizon
+    assert played.over[later]
 
 
 @scenarios
@@ -505,7 +507,7 @@ def test_play_query_equals_a_loop(name: str, interval: int, executor: str, row: 
         )
         return episode, *whole, limited[1]
 
-    lasted = set()
+    lasted, to_the_end = set(), 0
     for seed in range(6):
         start, end, meta_steps, steps, limited = play(jax.random.key(seed))
         assert near(limited, meta_steps)  # steps beyond the limit change nothing
@@ -521,7 +523,9 @@ def test_play_query_equals_a_loop(name: str, interval: int, executor: str, row: 
         assert not steps.mask[~steps.live].any()
         assert meta_steps.terminated[-1] or meta_steps.truncated[-1]
         lasted.add(int(live.sum()))
+        to_the_end += int(live.sum()) == int(env.steps_left(start.state))
     assert len(lasted) > 1 or env.family == "probe"  # some ended early
+    assert to_the_end > 0  # and the limit was put to the test
 
 
 # --- lifelong roll-outs, on a clock whose every number can be worked out by hand

@@ -383,6 +383,10 @@ def test_bit_sliced_counts(rng, tasks: int) -> None:
     assert packed_a.shape == (3, 200, -(-tasks // 32))
     assert np.array_equal(unpacked(packed_a, tasks), a)
     assert np.array_equal(unpacked(v.add_saturating(packed_a, packed_b), tasks), np.minimum(a + b, 7))
+    for rows in (1, 3, 9):  # up to an inbox of eight and oneself
+        total = np.minimum((a % 3)[:rows].sum(0), 7)
+        packed = v.pack_counts(jnp.asarray(a[:rows] % 3))
+        assert np.array_equal(unpacked(v.sum_saturating(packed, axis=0), tasks), total)
     enough = v.spread(v.at_least(packed_a, v.pack_counts(jnp.asarray(least))), v.lanes(tasks))
     assert np.array_equal(np.asarray(enough).reshape(200, tasks), a >= least)
     some = v.spread(v.any_vote(packed_a), v.lanes(tasks))

@@ -177,10 +177,10 @@ def _heights(parents: Int[Array, "tasks 3"]) -> Int[Array, "tasks"]:
     def relax(height):
         return height.at[targets].max(height[:, None] + 1, mode="drop")
 
-    return _settled(relax, jnp.zeros(n, jnp.int32))
+    return _fixed_point(relax, jnp.zeros(n, jnp.int32))
 
 
-def _settled(update, start):
+def _fixed_point(update, start):
     """Repeat an update until nothing changes: as often as the graph is deep."""
 
     def again(carry):
@@ -202,4 +202,4 @@ def _answers(
         inputs = jnp.sum(jnp.where(parents >= 0, answer[parents], 0), axis=1)
         return tables[skill, (operand + inputs) % VOCABULARY]
 
-    return _settled(solve, jnp.full_like(operand, -1))
+    return _fixed_point(solve, jnp.full_like(operand, -1))
