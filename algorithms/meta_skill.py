@@ -204,21 +204,22 @@ def play_plans(
     grouped = config.learner == "group"
 
     def draw(key):
-        starts = jax.vmap(lambda key: env.reset(key, params))(jax.random.split(key, 1 if grouped else config.plans))
-        return starts, jnp.max(jax.vmap(env.steps_left)(starts[0]))
+        keys = jax.random.split(key, 1 if grouped else config.plans)
+        states, _ = jax.vmap(lambda key: env.reset(key, params))(keys)
+        return states, jnp.max(jax.vmap(env.steps_left)(states))
 
-    def one(start, noise_key, plan_key, limit):
-        episode = meet(env, params, policies, start, noise_key)
+    def one(state, noise_key, plan_key, limit):
+        episode = meet(env, params, policies, state, noise_key)
         options = {"plan_key": plan_key, "discount": config.discount, "limit": limit}
         return play_query(env, params, policies, episode, noise_key, **options)[1]
 
-    def query(starts, play_key, limit):
-        start = jax.tree.map(lambda leaf: leaf[0], starts) if grouped else starts
+    def query(states, play_key, limit):
+        state = jax.tree.map(lambda leaf: leaf[0], states) if grouped else states
         noise_key, plan_key = jax.random.split(play_key)
         shared_noise = grouped and config.shared_noise
         noise = noise_key if shared_noise else jax.random.split(noise_key, config.plans)
         axes = (None if grouped else 0, None if shared_noise else 0, 0, None)
-        return jax.vmap(one, in_axes=axes)(start, noise, jax.random.split(plan_key, config.plans), limit)
+        return jax.vmap(one, in_axes=axes)(state, noise, jax.random.split(plan_key, config.plans), limit)
 
     def part(inputs):
         starts, play_keys, lengths = inputs

@@ -1,7 +1,7 @@
 """Speed: how long a roll-out takes to compile, and how many agent-steps it makes per second.
 
 What is measured is the lifelong roll-out as learners use it: plans, frozen executors, team observations and resets
-included, every metric returned. An agent-step is one slot through one environment step, at work or not. A query that is
+included, every metric computed. An agent-step is one slot through one environment step, at work or not. A query that is
 over waits for the next plan boundary, and those steps are computed like all others: ``live_share`` is the share of the
 steps in which the query was under way, ``live_agent_steps_per_cpu_second`` counts these alone, and ``acting_share`` is
 the share of all agent-steps in which the slot had work.
@@ -15,17 +15,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 import jaxmas
 from jaxmas import anchors
 from jaxmas.errors import JaxmasError, refuse
 from jaxmas.headroom import World
-from jaxmas.rollout import Policies, begin, play_lifelong
+from jaxmas.rollout import MetaStep, Policies, begin, play_on
 from jaxmas.types import MetaPolicy
 
 TEAM_STRATEGY = "roles-by-skill-voting"
 """The strategy that is played where no anchor names the best."""
 FROZEN = "frozen-90"
+COUNTED = ("steps", "acting", "queries", "reward", "acting_agents", "metrics")
+"""What is added up; ``metrics`` is the sum of all, so that none of them goes uncomputed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +68,19 @@ def measure(scenario: str, world: World, strategy: str | None, settings: BenchSe
     """Compile and time the roll-out of a strategy; see the module for what counts."""
     env, name = world.env, strategy or team_strategy(scenario, world.env)
     meta = jaxmas.make_strategy(name, env, world.params)
-    episodes = _begin(env, world.params, meta, world.executor, _keys(settings.seed, settings.num_envs))
+    first = jax.random.split(jax.random.key(settings.seed), settings.num_envs)
+    episodes = _begin(env, world.params, meta, world.executor, first)
     arguments = (env, world.params, meta, world.executor, world.executor_params)
     compiled, compile_cpu, compile_wall = _compile(arguments, episodes, settings)
     rows = []
     # The first call warms caches up and is left out.
     for repeat in range(settings.repeats + 1):
-        keys = _keys(settings.seed + 1 + repeat, settings.num_envs)
+        keys = _keys(settings, 1 + repeat)
         cpu, wall = time.process_time(), time.perf_counter()
         episodes, totals = compiled(world.params, world.executor_params, episodes, keys)
         jax.block_until_ready((episodes, totals))
-        rows.append((time.process_time() - cpu, time.perf_counter() - wall, jax.tree.map(float, totals)))
+        totals = dict(zip(COUNTED, map(float, totals), strict=True))
+        rows.append((time.process_time() - cpu, time.perf_counter() - wall, totals))
     return _speeds(env, rows[1:], settings) | {
         "compile_seconds": compile_cpu,
         "compile_wall_seconds": compile_wall,
@@ -107,7 +112,7 @@ def _speeds(env: Any, rows: list[tuple[float, float, dict[str, float]]], setting
         "queries_per_second": total["queries"] / len(rows) / wall,
         "live_share": live_share,
         "acting_share": total["acting"] / (env_steps * env.num_agents * len(rows)),
-        "acting_agents_share": total.get("acting_agents", 0.0) / (queries * env.num_agents),
+        "acting_agents_share": total["acting_agents"] / (queries * env.num_agents),
         "reward": total["reward"] / queries,
     }
 
@@ -115,13 +120,13 @@ def _speeds(env: Any, rows: list[tuple[float, float, dict[str, float]]], setting
 def _compile(arguments: tuple, episodes: Any, settings: BenchSettings) -> tuple[Any, float, float]:
     """Trace, lower and compile the timed function; return it with its CPU and wall seconds."""
     env, params, meta, executor, executor_params = arguments
-    run = functools.partial(_play, env, meta, executor, settings.intervals)
+    run = functools.partial(_play, env, meta, executor)
     # A program out of a cache took no time to compile.
     cached = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
+        keys = jax.block_until_ready(_keys(settings, 0))
         cpu, wall = time.process_time(), time.perf_counter()
-        keys = _keys(settings.seed, settings.num_envs)
         compiled = jax.jit(run, donate_argnums=2).lower(params, executor_params, episodes, keys).compile()
         return compiled, time.process_time() - cpu, time.perf_counter() - wall
     except jax.errors.JaxRuntimeError as error:
@@ -130,8 +135,10 @@ def _compile(arguments: tuple, episodes: Any, settings: BenchSettings) -> tuple[
         jax.config.update("jax_enable_compilation_cache", cached)
 
 
-def _keys(seed: int, count: int) -> Any:
-    return jax.random.split(jax.random.key(seed), count)
+def _keys(settings: BenchSettings, repeat: int) -> Key[Array, "intervals envs 2"]:
+    """Return for each plan interval and environment the keys of a reset and of the play."""
+    shape = settings.intervals, settings.num_envs, 2
+    return jax.random.split(jax.random.fold_in(jax.random.key(settings.seed), repeat), shape)
 
 
 @functools.partial(jax.jit, static_argnames=("env", "meta", "executor"))
@@ -144,18 +151,26 @@ def _play(
     env: Any,
     meta: MetaPolicy,
     executor: Any,
-    intervals: int,
     params: Any,
     executor_params: Any,
     episodes: Any,
-    keys: Any,
-) -> tuple[Any, dict[str, Any]]:
+    keys: Key[Array, "intervals envs 2"],
+) -> tuple[Any, Float[Array, "6"]]:
     """Go on playing every episode for some plan intervals; count what happened."""
     policies = Policies(meta, None, executor, executor_params)
-    play = functools.partial(play_lifelong, env, params, policies, num_intervals=intervals)
-    episodes, steps, _ = jax.vmap(play)(episodes, keys)
-    done = steps.terminated | steps.truncated
-    totals = {name: jnp.where(done, values, 0) for name, values in steps.metrics.items()}
-    totals |= {"steps": steps.steps, "acting": steps.acting, "queries": done, "reward": steps.reward}
-    summed = jnp.sum(jnp.stack([values.astype(jnp.float32) for values in totals.values()]), axis=(1, 2))
-    return episodes, dict(zip(totals, summed, strict=True))
+    play = jax.vmap(functools.partial(play_on, env, params, policies))
+
+    def interval(episodes, keys):
+        episodes, step, _ = play(episodes, keys)
+        return episodes, _count(step)
+
+    episodes, counts = jax.lax.scan(interval, episodes, keys)
+    return episodes, jnp.sum(counts, axis=0)
+
+
+def _count(step: MetaStep) -> Float[Array, "6"]:
+    """Add up, over the environments, what an interval came to: metrics where a query ended."""
+    done = step.terminated | step.truncated
+    members = step.metrics.get("acting_agents", jnp.zeros_like(step.reward))
+    counts = (step.steps, step.acting, done, step.reward, done * members, done * sum(step.metrics.values()))
+    return jnp.sum(jnp.stack([values.astype(jnp.float32) for values in counts]), axis=1)

@@ -53,17 +53,17 @@ def play(
 
 def _play(env, params, meta, meta_params, executor, executor_params, keys, noise, *, axis: int | None):
     """Play until all queries are over; ``axis`` is that of the queries in ``meta_params``, None where they share it."""
-    starts = jax.vmap(lambda key: env.reset(key, params))(keys)
-    limit = jnp.max(jax.vmap(env.steps_left)(starts[0]))
+    states, _ = jax.vmap(lambda key: env.reset(key, params))(keys)
+    limit = jnp.max(jax.vmap(env.steps_left)(states))
 
-    def one(start, meta_params, noise_key):
+    def one(state, meta_params, noise_key):
         policies = Policies(meta, meta_params, executor, executor_params)
-        episode = meet(env, params, policies, start, noise_key)
+        episode = meet(env, params, policies, state, noise_key)
         _, steps, _ = play_query(env, params, policies, episode, noise_key, limit=limit)
         outcome = {name: values[-1] for name, values in steps.metrics.items()}
         return {"reward": jnp.sum(steps.reward), **outcome}, jax.tree.map(lambda leaf: leaf[0], steps.plan)
 
-    return jax.vmap(one, in_axes=(0, axis, 0))(starts, meta_params, noise)
+    return jax.vmap(one, in_axes=(0, axis, 0))(states, meta_params, noise)
 
 
 def _chunks(env: Environment, params: Any, keys: Key[Array, "queries"]) -> Iterator[tuple[np.ndarray, int]]:

@@ -80,7 +80,8 @@ class PlanSpace:
         Out-of-range roles, tiers and tasks become 0, 0 and -1; reads of oneself, of inactive agents, or repeated ones
         become -1; quorums are clipped; an empty team gets slot 0.
         """
-        active = plan.active.at[0].set(plan.active[0] | ~plan.active.any())
+        first = jnp.arange(self.num_agents) == 0
+        active = plan.active | (first & ~plan.active.any())
         repaired = Plan(
             active=active,
             role=_in_range(plan.role, 0, self.num_roles, 0),
@@ -90,8 +91,9 @@ class PlanSpace:
             quorum=jnp.clip(plan.quorum, 1, self.max_quorum).astype(jnp.int32),
         )
         member = dataclasses.replace(plan, reads=jnp.where(active[:, None], plan.reads, -1))
-        changed = jax.tree.map(lambda old, new: jnp.sum(old != new), member, repaired)
-        return repaired, jnp.sum(jnp.stack(jax.tree.leaves(changed)))
+        changed = jax.tree.map(jnp.not_equal, member, repaired)
+        rows = sum(getattr(changed, field).astype(jnp.int32) for field in ("active", "role", "tier", "task"))
+        return repaired, jnp.sum(rows + jnp.sum(changed.reads, axis=1)) + jnp.sum(changed.quorum)
 
 
 def _in_range(values: Int[Array, "n"], low: int, high: int, otherwise: int) -> Int[Array, "n"]:

@@ -1,8 +1,8 @@
 """The two-timescale roll-out: a scan over plan intervals, inside it a scan over executor steps.
 
 An episode that ends within an interval stays as it is (environments see to that) until the next plan boundary and
-resets there, so that the meta-policy runs only at boundaries. Functions here take one instance; callers ``vmap`` over
-environments.
+gives way to a new one there, so that the meta-policy runs only at boundaries. Functions here take one instance;
+callers ``vmap`` over environments.
 """
 
 import functools
@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, Shaped
 
 from jaxmas.distributions import invert
 from jaxmas.plans import Plan
@@ -23,7 +23,6 @@ class Episode:
     """An episode under way, with the carries of those who play it."""
 
     state: Any
-    team: TeamObservation
     meta_carry: Any
     executor_carry: Any
 
@@ -76,19 +75,16 @@ class Policies:
 
 def begin(env: Environment, params: Any, policies: Policies, key: PRNGKeyArray) -> Episode:
     """Draw a query and start everyone's carry."""
-    return _fresh(env, policies, env.reset(key, params))
+    return _fresh(env, policies, env.reset(key, params)[0])
 
 
-def meet(
-    env: Environment, params: Any, policies: Policies, start: tuple[Any, TeamObservation], noise_key: PRNGKeyArray
-) -> Episode:
+def meet(env: Environment, params: Any, policies: Policies, state: Any, noise_key: PRNGKeyArray) -> Episode:
     """Meet a query as ``reset`` drew it, once more: under new noise."""
-    state, team = start
-    return _fresh(env, policies, (env.reseed(noise_key, state, params), team))
+    return _fresh(env, policies, env.reseed(noise_key, state, params))
 
 
-def _fresh(env: Environment, policies: Policies, start: tuple[Any, TeamObservation]) -> Episode:
-    return Episode(*start, policies.meta.init(), policies.executor.init(env.num_agents))
+def _fresh(env: Environment, policies: Policies, state: Any) -> Episode:
+    return Episode(state, policies.meta.init(), policies.executor.init(env.num_agents))
 
 
 def play_interval(
@@ -111,7 +107,8 @@ def play_interval(
     """
     own_key, coordinate_key, sample_key, step_key = jax.random.split(key, 4)
     chance = own_key if plan_key is None else plan_key
-    plan, meta_carry, info = policies.meta.apply(policies.meta_params, episode.meta_carry, episode.team, chance)
+    team = env.observe_team(episode.state, params)
+    plan, meta_carry, info = policies.meta.apply(policies.meta_params, episode.meta_carry, team, chance)
     state, observation = env.coordinate(coordinate_key, episode.state, plan, params)
     uniforms = jax.random.uniform(sample_key, (env.coordination_interval, env.num_agents))
     step_keys = jax.random.split(step_key, (env.coordination_interval, 2))
@@ -149,7 +146,7 @@ def play_interval(
         )
     state, _, executor_carry, _, tally = carry
     meta_step = MetaStep(
-        team=episode.team,
+        team=team,
         plan=plan,
         info=info,
         reward=tally.reward,
@@ -161,7 +158,7 @@ def play_interval(
         acting=tally.acting,
         metrics=tally.metrics,
     )
-    return Episode(state, meta_step.next_team, meta_carry, executor_carry), meta_step, steps
+    return Episode(state, meta_carry, executor_carry), meta_step, steps
 
 
 @pytree
@@ -249,15 +246,21 @@ def play_lifelong(
     num_intervals: int,
     **options: Any,
 ) -> tuple[Episode, MetaStep, ExecutorStep | None]:
-    """Play a number of plan intervals; an episode that is over resets at the next plan boundary."""
+    """Play a number of plan intervals; an episode that is over gives way to a new one at the next plan boundary."""
 
-    def interval(episode, key):
-        play_key, reset_key = jax.random.split(key)
-        episode, meta_step, steps = play_interval(env, params, policies, episode, play_key, **options)
-        fresh = begin(env, params, policies, reset_key)
-        done = meta_step.terminated | meta_step.truncated
-        episode = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, episode)
+    def interval(episode, keys):
+        episode, meta_step, steps = play_on(env, params, policies, episode, keys, **options)
         return episode, (meta_step, steps)
 
-    episode, (meta_steps, steps) = jax.lax.scan(interval, episode, jax.random.split(key, num_intervals))
+    episode, (meta_steps, steps) = jax.lax.scan(interval, episode, jax.random.split(key, (num_intervals, 2)))
     return episode, meta_steps, steps
+
+
+def play_on(
+    env: Environment, params: Any, policies: Policies, episode: Episode, keys: Key[Array, "2"], **options: Any
+) -> tuple[Episode, MetaStep, ExecutorStep | None]:
+    """Play the next plan interval: of a new episode, if this one is over."""
+    reset_key, play_key = keys
+    fresh, over = begin(env, params, policies, reset_key), env.is_over(episode.state)
+    episode = jax.tree.map(lambda new, old: jnp.where(over, new, old), fresh, episode)
+    return play_interval(env, params, policies, episode, play_key, **options)

@@ -299,17 +299,21 @@ def test_progress_shows_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     assert "counting" in terminal.getvalue()
 
 
-def _start(*words: str, **options: object) -> subprocess.Popen:
+def _start(*words: str) -> subprocess.Popen:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "jaxmas", *words]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    return subprocess.Popen(command, **{**pipes, **options})  # type: ignore[call-overload]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
 def test_a_real_interrupt_ends_with_130(tmp_path: Path) -> None:
     words = ("train", "meta-skill", PROBE, "--out", str(tmp_path / "run"), "--algo.updates", "1000000")
-    # A shell starts its background jobs, and all that they start, deaf to interrupts.
-    process = _start(*words, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    # A shell starts its background jobs, and all that they start, deaf to interrupts; who has a handler starts none so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = _start(*words)
+    finally:
+        signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 120
     try:
         while not (tmp_path / "run" / "log.jsonl").exists() and time.monotonic() < deadline:

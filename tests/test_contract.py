@@ -460,7 +460,7 @@ def test_every_scenario_names_an_executor_that_fits() -> None:
 # --- roll-outs of a query, against a loop
 
 
-def loop(env: Any, params, policies: Policies, state, team, gamma: float) -> list[dict[str, Any]]:
+def loop(env: Any, params, policies: Policies, state, gamma: float) -> list[dict[str, Any]]:
     """Play a query in plain Python; return one row per plan boundary. Keys do not matter to who plays here.
 
     The methods are those of the environment without an interval of its own: it means nothing to a single step.
@@ -469,7 +469,8 @@ def loop(env: Any, params, policies: Policies, state, team, gamma: float) -> lis
     plan_for = jax.jit(lambda team: policies.meta.apply(policies.meta_params, (), team, key)[0])
     act = jax.jit(lambda seen: policies.executor.apply(policies.executor_params, (), seen, seen.acting, key)[1].mode())
     for _ in range(env.horizon // env.coordination_interval):
-        state, observation = method("coordinate")(usual, key, state, plan_for(team), params)
+        plan = plan_for(method("observe_team")(usual, state, params))
+        state, observation = method("coordinate")(usual, key, state, plan, params)
         reward, lived, acting = 0.0, 0, 0
         for step in range(env.coordination_interval):
             ended = bool(method("is_over")(usual, state))
@@ -478,7 +479,6 @@ def loop(env: Any, params, policies: Policies, state, team, gamma: float) -> lis
             observation = timestep.observation
             assert not (ended and timestep.reward != 0)
             reward, lived = reward + gamma**step * float(timestep.reward), lived + (not ended)
-        team = method("observe_team")(usual, state, params)
         discount = 0.0 if timestep.terminated else gamma**lived
         row = {"reward": reward, "steps": lived, "acting": acting, "discount": discount}
         rows.append(row | {name: float(value) for name, value in timestep.metrics.items()})
@@ -511,12 +511,15 @@ def test_play_query_equals_a_loop(name: str, interval: int, executor: str, row: 
     for seed in range(6):
         start, end, meta_steps, steps, limited = play(jax.random.key(seed))
         assert near(limited, meta_steps)  # steps beyond the limit change nothing
-        rows = loop(env, params, policies, start.state, start.team, gamma)
+        rows = loop(env, params, policies, start.state, gamma)
         measured = {name: getattr(meta_steps, name) for name in ("reward", "steps", "acting", "discount")}
         measured |= meta_steps.metrics
         for field in rows[0]:
             assert np.allclose(measured[field], [one[field] for one in rows], atol=1e-5), field
-        assert same(jax.tree.map(lambda leaf: leaf[-1], meta_steps.next_team), end.team)
+        after = jax.tree.map(lambda leaf: leaf[-1], meta_steps.next_team)
+        assert near(after, env.observe_team(end.state, params))
+        later = jax.tree.map(lambda leaf: leaf[1:], meta_steps.team)
+        assert near(later, jax.tree.map(lambda leaf: leaf[:-1], meta_steps.next_team))
         assert steps is not None and steps.action.shape == (intervals, env.coordination_interval, env.num_agents)
         live = np.asarray(steps.live).ravel()
         assert live.sum() == meta_steps.steps.sum() and (np.diff(live.astype(int)) <= 0).all()

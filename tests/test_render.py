@@ -147,9 +147,9 @@ def test_the_story_is_the_episode_that_evaluation_counts(story, players):
 
     @jax.jit
     def evaluated():
-        state, seen = SIXTEEN.reset(KEY, players["params"])
+        state, _ = SIXTEEN.reset(KEY, players["params"])
         state = SIXTEEN.reseed(noise, state, players["params"])
-        return play_query(SIXTEEN, players["params"], who, Episode(state, seen, (), ()), noise)[1]
+        return play_query(SIXTEEN, players["params"], who, Episode(state, (), ()), noise)[1]
 
     steps = evaluated()
     outcome = {name: float(values[-1]) for name, values in steps.metrics.items()}

@@ -593,13 +593,13 @@ def test_a_delay_shows_the_designer_older_progress() -> None:
     seen = []
     for delay in (0, 2):
         params = workflow_params(designer_delay=delay)
-        plan = make_plan(SPACE, quorum=1)
-        game = Game(params, make_query(params, [[1], [2], [3], [4], []]), plan)
+        plans = make_plan(SPACE, quorum=1), make_plan(SPACE, range(3), reads={0: [1, 2]}, quorum=2)
+        game = Game(params, make_query(params, [[1], [2], [3], [4], []]), plans[0])
         seen.append([])
-        for _ in range(4):
+        for boundary in range(4):
             game.step()
             seen[-1].append(np.asarray(compiled(ENV, "observe_team")(game.state, params).task_tokens)[:, -2:])
-            game.replan(plan)
+            game.replan(plans[boundary % 2])
     now, late = np.stack(seen[0]), np.stack(seen[1])
     assert now[-1].any()
     assert np.array_equal(late[2:], now[:-2]) and not late[:2].any()

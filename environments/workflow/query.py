@@ -166,7 +166,8 @@ def _extra_parents(
     span = jnp.maximum(size - 1 - index, 1)
     extra = index + 1 + (hashed(coins, 1) % span.astype(jnp.uint32)).astype(jnp.int32)
     new = (uniform(coins) < 0.5) & (parents[:, 2] < 0) & (extra < size) & jnp.all(parents != extra[:, None], axis=1)
-    return parents.at[:, 2].set(jnp.where(new, extra, parents[:, 2]))
+    last = jnp.arange(MAX_PARENTS) == MAX_PARENTS - 1
+    return jnp.where(new[:, None] & last, extra[:, None], parents)
 
 
 def _heights(parents: Int[Array, "tasks 3"]) -> Int[Array, "tasks"]:

@@ -35,11 +35,10 @@ def size(words: UInt32[Array, "*s"]) -> UInt32[Array, "*s"]:
 
 def pooled(words: UInt32[Array, "*s sources"], axis: int = -1) -> Int[Array, "*t 8"]:
     """Add up the histograms of up to 17 sources, four tokens to a word on the way."""
-    even = jnp.sum(words & jnp.uint32(0x0F0F0F0F), axis=axis, dtype=jnp.uint32)
-    odd = jnp.sum((words >> 4) & jnp.uint32(0x0F0F0F0F), axis=axis, dtype=jnp.uint32)
-    place = 8 * jnp.arange(VOCABULARY // 2, dtype=jnp.uint32)
-    counts = (jnp.stack([even, odd], axis=-1)[..., None, :] >> place[:, None]) & 0xFF
-    return counts.reshape(*even.shape, VOCABULARY).astype(jnp.int32)
+    token = jnp.arange(VOCABULARY, dtype=jnp.uint32)
+    halves = [jnp.sum((words >> shift) & jnp.uint32(0x0F0F0F0F), axis=axis, dtype=jnp.uint32) for shift in (0, 4)]
+    counts = jnp.where(token % 2 == 0, halves[0][..., None], halves[1][..., None]) >> (8 * (token // 2))
+    return (counts & 0xFF).astype(jnp.int32)
 
 
 def pooled_crowd(words: UInt32[Array, "sources *s"]) -> Int[Array, "*s 8"]:
@@ -110,7 +109,8 @@ def by_agent(columns: UInt32[Array, "blocks tasks"], rows: int) -> UInt32[Array,
 
 def pack_counts(counts: Int[Array, "*s tasks"]) -> UInt32[Array, "3 *s words"]:
     """Pack counts of 0 … 7 over subtasks into bit planes, lowest first."""
-    return jnp.stack([pack(((counts >> plane) & 1).astype(bool)) for plane in range(PLANES)])
+    plane = jnp.arange(PLANES).reshape(-1, *[1] * counts.ndim)
+    return pack(((counts >> plane) & 1).astype(bool))
 
 
 def add_saturating(a: UInt32[Array, "3 *s words"], b: UInt32[Array, "3 *s words"]) -> UInt32[Array, "3 *s words"]:
@@ -136,7 +136,8 @@ def at_least(a: UInt32[Array, "3 *s words"], b: UInt32[Array, "3 words"]) -> UIn
     """Compare bit-sliced counts: a ≥ b, subtask by subtask."""
     enough = jnp.bitwise_not(jnp.zeros_like(a[0]))
     for x, y in zip(a, b, strict=True):
-        enough = (x & ~y) | (~(x ^ y) & enough)
+        differ = x ^ y
+        enough = (x & differ) | (enough & ~differ)
     return enough
 
 

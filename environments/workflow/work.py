@@ -230,23 +230,15 @@ def read_votes(query: Query, team: Team, board: Board, params, seed, agent_seeds
 
     Messages are lost or garbled by a hash of (query, sender, reader, subtask); the agent's own votes are not.
     """
-    tasks = query.mask.shape[0]
     topics = jnp.concatenate([task[:, None], query.parents[task]], axis=1)
-    asked = topics >= 0
-    topics = jnp.maximum(topics, 0)
-    own = jnp.take_along_axis(board.votes, topics, axis=1)
-    sender = jnp.maximum(team.reads, 0)
-    sent = board.votes.reshape(-1)[sender[:, :, None] * tasks + topics[:, None, :]]
-    sent = jnp.where((team.reads >= 0)[:, :, None] & asked[:, None, :], sent, 0)
-    reader_seeds, sender_seeds = agent_seeds[:, None, None], agent_seeds[sender][:, :, None]
-    received = deliver(sent, reader_seeds, sender_seeds, topics[:, None, :], query, params)
-    words = jnp.concatenate([jnp.where(asked, own, 0)[:, None, :], received], axis=1)
+    reader = jnp.arange(len(task))
+    sent = sent_votes(board, reader, team.reads, topics)
+    words = deliver(sent, agent_seeds, team.reads, topics, agent_seeds, query, params)
     counts = v.pooled(words, axis=1)
-    token, top = v.plurality(counts[:, 1:], hashed(seed, TIE, topics[:, 1:]))
+    token, top = v.plurality(counts[:, 1:], hashed(seed, TIE, jnp.maximum(topics[:, 1:], 0)))
     inputs = jnp.where(top > 0, token + 1, _NO_PARENT)
     support = top / jnp.maximum(jnp.sum(counts[:, 1:], axis=-1), 1)
-    own_count = jnp.sum(v.pooled(own[:, :1, None])[:, 0], axis=-1)
-    return inputs, support, counts[:, 0], own_count
+    return inputs, support, counts[:, 0], v.size(sent[:, 0, 0]).astype(jnp.int32)
 
 
 def count_messages(reads: Int[Array, "num_agents inbox"], done: Int[Array, "num_agents"]) -> Int[Array, "num_agents"]:
@@ -262,11 +254,22 @@ def count_topics(others: UInt32[Array, "num_agents words"]) -> Int[Array, "num_a
     return jnp.sum(jax.lax.population_count(others), axis=1, dtype=jnp.uint32).astype(jnp.int32)
 
 
-def deliver(sent, reader_seed, sender_seed, task, query: Query, params):
-    """Pass histogram words on: some are lost, some garbled, by a hash of (query, sender, reader, subtask)."""
-    fate = hashed(reader_seed + mix(sender_seed), task)
+def sent_votes(
+    board: Board, reader: Int[Array, "*s"], reads: Int[Array, "*s inbox"], topics: Int[Array, "*s topics"]
+) -> UInt32[Array, "*s senders topics"]:
+    """Return the histogram words of a reader itself and of its inbox on some subtasks; -1 is nobody, or nothing."""
+    senders, topics = jnp.concatenate([reader[..., None], reads], axis=-1)[..., None], topics[..., None, :]
+    place = jnp.maximum(senders, 0) * board.votes.shape[1] + jnp.maximum(topics, 0)
+    return jnp.where((senders >= 0) & (topics >= 0), board.votes.reshape(-1)[place], 0)
+
+
+def deliver(sent, reader_seed, reads, topics, agent_seeds, query: Query, params) -> UInt32[Array, "*s senders topics"]:
+    """Pass on what others sent: some of it is lost, some garbled, by a hash of (query, sender, reader, subtask)."""
+    pair = reader_seed[..., None] + mix(agent_seeds[jnp.maximum(reads, 0)])
+    fate = hashed(pair[..., None], jnp.maximum(topics, 0)[..., None, :])
     lost, offset = message_fate(fate, params.message_loss, query.handoff_noise, v.VOCABULARY)
-    return jnp.where(lost, 0, v.shift_tokens(sent, offset))
+    own, others = sent[..., :1, :], sent[..., 1:, :]
+    return jnp.concatenate([own, jnp.where(lost, 0, v.shift_tokens(others, offset))], axis=-2)
 
 
 def pack_inputs(inputs: Int[Array, "num_agents parents"]) -> Int[Array, "num_agents"]:

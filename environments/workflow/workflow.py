@@ -23,7 +23,7 @@ from jaxmas.environments.workflow.observe import (
 )
 from jaxmas.environments.workflow.params import WorkflowParams, role_names
 from jaxmas.environments.workflow.query import MAX_PARENTS, Query, sample_query
-from jaxmas.environments.workflow.work import TIE, Board, Team, Work, deliver, next_work, record
+from jaxmas.environments.workflow.work import TIE, Board, Team, Work, deliver, next_work, record, sent_votes
 from jaxmas.errors import refuse
 from jaxmas.plans import Plan, PlanSpace
 from jaxmas.pytrees import pytree
@@ -175,7 +175,7 @@ class Workflow(Environment):
             complexity=jnp.where(live, jnp.maximum(state.totals.complexity, size), state.totals.complexity),
         )
         work = next_work(state.query, team, state.board, params, state.seed, state.agent_seeds, state.step)
-        history = jnp.roll(state.progress, 1, axis=0).at[0].set(progress(state.board, team))
+        history = jnp.concatenate([progress(state.board, state.team)[None], state.progress[:-1]])
         state = dataclasses.replace(
             state,
             plan=plan,
@@ -292,8 +292,7 @@ def _carry_out(plan: Plan, params: WorkflowParams) -> Team:
     mismatch = params.mismatch[plan.role]
     noise = params.tier_noise[plan.tier] * mismatch * params.ability
     preference = jnp.clip(16 - jnp.round(4 * mismatch), 0, 15).astype(jnp.int32)
-    collects = plan.active & aggregator
-    reporter = jnp.where(jnp.any(collects), jnp.argmax(collects), jnp.argmax(plan.active))
+    reporter = jnp.argmax(jnp.where(plan.active, 1 + aggregator, 0))
     return Team(
         active=plan.active,
         role=plan.role,
@@ -361,15 +360,12 @@ def _report(
 
 def sink_votes(state: WorkflowState, board: Board, params: WorkflowParams) -> tuple[Int[Array, "8"], Int[Array, ""]]:
     """Return the sink's votes that reach the reporter, and how many were in sight before any was lost."""
-    reporter = state.team.reporter
+    reporter, sink = state.team.reporter, jnp.zeros(1, jnp.int32)
     reads = state.team.reads[reporter]
-    own = board.votes[reporter, 0]
-    sent = jnp.where(reads >= 0, board.votes[jnp.maximum(reads, 0), 0], 0)
-    fate_of = state.agent_seeds[reporter], state.agent_seeds[jnp.maximum(reads, 0)]
-    received = deliver(sent, *fate_of, jnp.zeros_like(reads), state.query, params)
-    words = jnp.concatenate([own[None], sent])
-    in_sight = jnp.sum(v.pooled(words))
-    return v.pooled(jnp.concatenate([own[None], received])), in_sight
+    sent = sent_votes(board, reporter, reads, sink)
+    seeds = state.agent_seeds
+    received = deliver(sent, seeds[reporter], reads, sink, seeds, state.query, params)
+    return v.pooled(received[:, 0]), jnp.sum(v.size(sent)).astype(jnp.int32)
 
 
 def _metrics(state: WorkflowState, params: WorkflowParams, horizon: int) -> dict[str, Any]:
