@@ -140,7 +140,7 @@ def _agent_tokens(env, state) -> Float[Array, "num_agents agent_features"]:
     columns = [
         state.team.active,
         state.team.tier / max(env.num_tiers - 1, 1),
-        state.totals.agent_attempts / env.horizon,
+        state.totals.attempts / env.horizon,
         _agreement(state.board, state.team),
         readers / env.inbox,
         slot / n,

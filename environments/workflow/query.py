@@ -84,14 +84,14 @@ def sample_query(
     child = _children(shape, size, mix.width, traits[2], per_task[0], max_subtasks)
     parents = _parents(jnp.where(mask & (index > 0), child, -1))
     parents = jnp.where((shape == 4), _extra_parents(parents, size, per_task[1]), parents)
-    height = _heights(parents)
-    depth = jnp.max(jnp.where(mask, height, 0)) + 1
     slack = jnp.floor(_between(traits[3], mix.slack + jnp.array([0.0, 0.999])))
     main = below(traits[4], tables.shape[0])
     focused = uniform(per_task[2]) < _between(traits[10], mix.skill_focus)
     skill = jnp.where(focused, main, below(hashed(per_task[2], 1), tables.shape[0])).astype(jnp.int32)
     jitter = 1 + mix.difficulty_spread * (2 * uniform(per_task[3]) - 1)
     operand = below(per_task[4], VOCABULARY).astype(jnp.int32)
+    height, answer = _solve(tables, skill, operand, parents)
+    depth = jnp.max(jnp.where(mask, height, 0)) + 1
     return Query(
         mask=mask,
         skill=skill,
@@ -99,7 +99,7 @@ def sample_query(
         operand=operand,
         parents=parents,
         needs=pack(jnp.any(parents[:, :, None] == index, axis=1)),
-        answer=_answers(tables, skill, operand, parents),
+        answer=answer,
         distraction=1 + below(per_task[5], VOCABULARY - 1).astype(jnp.int32),
         height=height,
         depth=depth,
@@ -170,37 +170,24 @@ def _extra_parents(
     return jnp.where(new[:, None] & last, extra[:, None], parents)
 
 
-def _heights(parents: Int[Array, "tasks 3"]) -> Int[Array, "tasks"]:
-    """Return the longest way from each subtask to the sink by relaxing all edges at once."""
-    n = parents.shape[0]
-    targets = jnp.where(parents >= 0, parents, n)
-
-    def relax(height):
-        return height.at[targets].max(height[:, None] + 1, mode="drop")
-
-    return _fixed_point(relax, jnp.zeros(n, jnp.int32))
-
-
-def _fixed_point(update, start):
-    """Repeat an update until nothing changes: as often as the graph is deep."""
-
-    def again(carry):
-        new = update(carry[0])
-        return new, jnp.any(new != carry[0])
-
-    return jax.lax.while_loop(lambda carry: carry[1], again, (start, jnp.array(True)))[0]
-
-
-def _answers(
+def _solve(
     tables: Int[Array, "skills 8"],
     skill: Int[Array, "tasks"],
     operand: Int[Array, "tasks"],
     parents: Int[Array, "tasks 3"],
-) -> Int[Array, "tasks"]:
-    """Solve all subtasks at once, as often as the graph may be deep."""
+) -> tuple[Int[Array, "tasks"], Int[Array, "tasks"]]:
+    """Return the longest way from each subtask to the sink, and its answer.
 
-    def solve(answer):
+    All subtasks are updated at once until nothing changes: as often as the graph is deep.
+    """
+    targets = jnp.where(parents >= 0, parents, len(operand))
+
+    def update(carry):
+        height, answer, _ = carry
         inputs = jnp.sum(jnp.where(parents >= 0, answer[parents], 0), axis=1)
-        return tables[skill, (operand + inputs) % VOCABULARY]
+        higher = height.at[targets].max(height[:, None] + 1, mode="drop")
+        new = tables[skill, (operand + inputs) % VOCABULARY]
+        return higher, new, jnp.any((higher != height) | (new != answer))
 
-    return _fixed_point(solve, jnp.full_like(operand, -1))
+    start = jnp.zeros_like(operand), jnp.full_like(operand, -1), jnp.array(True)
+    return jax.lax.while_loop(lambda carry: carry[2], update, start)[:2]

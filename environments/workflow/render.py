@@ -94,7 +94,7 @@ def read(env: Any, params: Any, state: Any, before: Before | None) -> Scene:
         over=bool(state.over),
         reported=int(state.reported),
         cost=float(state.totals.cost),
-        attempts=int(state.totals.attempts),
+        attempts=int(state.totals.attempts.sum()),
         messages=int(state.totals.messages),
         shape=SHAPES[int(query.shape)],
         rho=float(query.rho),

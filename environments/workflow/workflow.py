@@ -39,12 +39,10 @@ class Totals:
     """Running totals of a query."""
 
     cost: Float[Array, ""]
-    attempts: Int[Array, ""]
     messages: Int[Array, ""]
     violations: Int[Array, ""]
     complexity: Float[Array, ""]
-    acted: Bool[Array, "num_agents"]
-    agent_attempts: Int[Array, "num_agents"]
+    attempts: Int[Array, "num_agents"]
     right: Int[Array, "tasks"]
     """Right votes minus wrong ones."""
 
@@ -256,7 +254,7 @@ class Workflow(Environment):
     def _no_totals(self) -> Totals:
         zero, agents = jnp.int32(0), jnp.zeros(self.num_agents, jnp.int32)
         tasks = jnp.zeros(self.max_subtasks, jnp.int32)
-        return Totals(jnp.float32(0), zero, zero, zero, jnp.float32(0), agents.astype(bool), agents, tasks)
+        return Totals(jnp.float32(0), zero, zero, jnp.float32(0), agents, tasks)
 
 
 def _characters(agent_seeds: UInt32[Array, "num_agents"], params: WorkflowParams) -> Int[Array, "num_agents"]:
@@ -340,10 +338,8 @@ def _add_up(
     return dataclasses.replace(
         totals,
         cost=totals.cost + jnp.sum(jnp.where(work.acting, price, 0)),
-        attempts=totals.attempts + jnp.sum(work.acting),
         messages=totals.messages + jnp.sum(jnp.where(work.acting, work.messages, 0)),
-        acted=totals.acted | work.acting,
-        agent_attempts=totals.agent_attempts + work.acting,
+        attempts=totals.attempts + work.acting,
         right=totals.right.at[work.task].add(right),
     )
 
@@ -379,10 +375,10 @@ def _metrics(state: WorkflowState, params: WorkflowParams, horizon: int) -> dict
         "complexity": totals.complexity / params.reward.complexity_reference,
         "latency": state.step.astype(jnp.float32) / horizon,
         "partial": partial,
-        "attempts": totals.attempts.astype(jnp.float32),
+        "attempts": jnp.sum(totals.attempts).astype(jnp.float32),
         "messages": totals.messages.astype(jnp.float32),
         "active_agents": jnp.sum(state.plan.active).astype(jnp.float32),
-        "acting_agents": jnp.sum(totals.acted).astype(jnp.float32),
+        "acting_agents": jnp.sum(totals.attempts > 0).astype(jnp.float32),
         "plan_violations": totals.violations.astype(jnp.float32),
     }
 
