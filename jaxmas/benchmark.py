@@ -27,8 +27,9 @@ from jaxmas.types import MetaPolicy
 TEAM_STRATEGY = "roles-by-skill-voting"
 """The strategy that is played where no anchor names the best."""
 FROZEN = "frozen-90"
-COUNTED = ("steps", "acting", "queries", "reward", "acting_agents", "metrics")
-"""What is added up; ``metrics`` is the sum of all, so that none of them goes uncomputed."""
+COUNTED = ("steps", "acting", "queries", "reward", "acting_agents", "metrics", "seen")
+"""What is added up. ``metrics`` and ``seen`` are sums of all metrics and of all that the designer sees: no part of them
+goes uncomputed, whatever the strategy looks at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _play(
     executor_params: Any,
     episodes: Any,
     keys: Key[Array, "intervals envs 2"],
-) -> tuple[Any, Float[Array, "6"]]:
+) -> tuple[Any, Float[Array, "counted"]]:
     """Go on playing every episode for some plan intervals; count what happened."""
     policies = Policies(meta, None, executor, executor_params)
     play = jax.vmap(functools.partial(play_on, env, params, policies))
@@ -168,9 +169,11 @@ def _play(
     return episodes, jnp.sum(counts, axis=0)
 
 
-def _count(step: MetaStep) -> Float[Array, "6"]:
+def _count(step: MetaStep) -> Float[Array, "counted"]:
     """Add up, over the environments, what an interval came to: metrics where a query ended."""
     done = step.terminated | step.truncated
     members = step.metrics.get("acting_agents", jnp.zeros_like(step.reward))
     counts = (step.steps, step.acting, done, step.reward, done * members, done * sum(step.metrics.values()))
-    return jnp.sum(jnp.stack([values.astype(jnp.float32) for values in counts]), axis=1)
+    team = step.team
+    seen = sum(map(jnp.sum, (team.task_tokens, team.agent_tokens, team.pair_features, team.global_features)))
+    return jnp.append(jnp.sum(jnp.stack([values.astype(jnp.float32) for values in counts]), axis=1), seen)

@@ -136,7 +136,7 @@ def _agent_tokens(env, state) -> Float[Array, "num_agents agent_features"]:
     reads = state.team.reads
     readers = jnp.zeros(n).at[jnp.where(reads >= 0, reads, n)].add(1.0, mode="drop")
     slot = jnp.arange(n)
-    waves = [jnp.sin(slot / 2.0**octave) for octave in range(4)]
+    waves = jnp.sin(slot[:, None] / jnp.array([1.0, 2.0, 4.0, 8.0]))
     columns = [
         state.team.active,
         state.team.tier / max(env.num_tiers - 1, 1),
@@ -144,9 +144,8 @@ def _agent_tokens(env, state) -> Float[Array, "num_agents agent_features"]:
         _agreement(state.board, state.team),
         readers / env.inbox,
         slot / n,
-        *waves,
     ]
-    return jnp.stack([column.astype(jnp.float32) for column in columns], axis=1)
+    return jnp.concatenate([jnp.stack([column.astype(jnp.float32) for column in columns], axis=1), waves], axis=1)
 
 
 def _agreement(board: Board, team: Team) -> Float[Array, "num_agents"]:
