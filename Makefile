@@ -76,7 +76,7 @@ format: setup ## Format the code and mend what the linter can
 
 .PHONY: bench
 bench: setup ## Measure the speed beside the peers
-	$(PY) -m jaxmas.experiments.benchmarks
+	$(PY) -m jaxmas.experiments.speed
 
 .PHONY: clean
 clean: ## Remove what the other targets leave, except .venv

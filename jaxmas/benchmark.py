@@ -1,7 +1,7 @@
 """Speed: how long a roll-out takes to compile, and how many agent-steps it makes per second.
 
-What is measured is the lifelong roll-out as learners use it: plans, frozen executors, team observations and resets
-included, every metric computed. An agent-step is one slot through one environment step, at work or not. A query that is
+What is measured is a life of one query after another: plans, frozen executors, team observations and resets included,
+every metric computed. An agent-step is one slot through one environment step, at work or not. A query that is
 over waits for the next plan boundary, and those steps are computed like all others: ``live_share`` is the share of the
 steps in which the query was under way, ``live_agent_steps_per_cpu_second`` counts these alone, and ``acting_share`` is
 the share of all agent-steps in which the slot had work.
@@ -163,17 +163,17 @@ def _play(
 
     def interval(episodes, keys):
         episodes, step, _ = play(episodes, keys)
-        return episodes, _count(step)
+        return episodes, jnp.sum(jax.vmap(_count)(step), axis=0)
 
     episodes, counts = jax.lax.scan(interval, episodes, keys)
     return episodes, jnp.sum(counts, axis=0)
 
 
 def _count(step: MetaStep) -> Float[Array, "counted"]:
-    """Add up, over the environments, what an interval came to: metrics where a query ended."""
-    done = step.terminated | step.truncated
-    members = step.metrics.get("acting_agents", jnp.zeros_like(step.reward))
-    counts = (step.steps, step.acting, done, step.reward, done * members, done * sum(step.metrics.values()))
-    team = step.team
+    """Return what an interval of one environment came to: metrics where a query ended."""
+    done, team, metrics = step.terminated | step.truncated, step.team, step.metrics
     seen = sum(map(jnp.sum, (team.task_tokens, team.agent_tokens, team.pair_features, team.global_features)))
-    return jnp.append(jnp.sum(jnp.stack([values.astype(jnp.float32) for values in counts]), axis=1), seen)
+    ended = (1, metrics.get("acting_agents", 0), sum(metrics.values()))
+    queries, acting_agents, everything = (jnp.where(done, value, 0) for value in ended)
+    counts = (step.steps, step.acting, queries, step.reward, acting_agents, everything, seen)
+    return jnp.stack([jnp.float32(value) for value in counts])

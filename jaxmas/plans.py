@@ -5,6 +5,7 @@ any integers into a legal plan and counts the repairs.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -91,9 +92,8 @@ class PlanSpace:
             quorum=jnp.clip(plan.quorum, 1, self.max_quorum).astype(jnp.int32),
         )
         member = dataclasses.replace(plan, reads=jnp.where(active[:, None], plan.reads, -1))
-        changed = jax.tree.map(jnp.not_equal, member, repaired)
-        rows = sum(getattr(changed, field).astype(jnp.int32) for field in ("active", "role", "tier", "task"))
-        return repaired, jnp.sum(rows + jnp.sum(changed.reads, axis=1)) + jnp.sum(changed.quorum)
+        changed = jax.tree.map(lambda old, new: jnp.sum(old != new), member, repaired)
+        return repaired, functools.reduce(jnp.add, jax.tree.leaves(changed))
 
 
 def _in_range(values: Int[Array, "n"], low: int, high: int, otherwise: int) -> Int[Array, "n"]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, Shaped
 
 from jaxmas.distributions import invert
+from jaxmas.errors import refuse
 from jaxmas.plans import Plan
 from jaxmas.pytrees import pytree
 from jaxmas.types import Environment, Executor, MetaPolicy, Observation, TeamObservation, TimeStep
@@ -103,8 +104,9 @@ def play_interval(
 
     With ``keep_steps`` every executor step is returned as well, stacked over time. A ``plan_key`` of its own lets
     several plans of one query meet the same chance otherwise. A ``limit`` that is the same for all episodes played
-    side by side says after how many steps each of them is over: the steps beyond are not computed.
+    side by side says after how many steps each of them is over: the steps beyond are not computed, so none are kept.
     """
+    refuse(keep_steps and limit is not None, "keep_steps keeps all steps of an interval; leave the limit out")
     own_key, coordinate_key, sample_key, step_key = jax.random.split(key, 4)
     chance = own_key if plan_key is None else plan_key
     team = env.observe_team(episode.state, params)
@@ -237,29 +239,13 @@ def play_query(
     return episode, meta_steps, steps
 
 
-def play_lifelong(
-    env: Environment,
-    params: Any,
-    policies: Policies,
-    episode: Episode,
-    key: PRNGKeyArray,
-    num_intervals: int,
-    **options: Any,
-) -> tuple[Episode, MetaStep, ExecutorStep | None]:
-    """Play a number of plan intervals; an episode that is over gives way to a new one at the next plan boundary."""
-
-    def interval(episode, keys):
-        episode, meta_step, steps = play_on(env, params, policies, episode, keys, **options)
-        return episode, (meta_step, steps)
-
-    episode, (meta_steps, steps) = jax.lax.scan(interval, episode, jax.random.split(key, (num_intervals, 2)))
-    return episode, meta_steps, steps
-
-
 def play_on(
     env: Environment, params: Any, policies: Policies, episode: Episode, keys: Key[Array, "2"], **options: Any
 ) -> tuple[Episode, MetaStep, ExecutorStep | None]:
-    """Play the next plan interval: of a new episode, if this one is over."""
+    """Play the next plan interval, of a new episode if this one is over; ``keys`` are for the reset and for the play.
+
+    A scan over this is a life of one query after another.
+    """
     reset_key, play_key = keys
     fresh, over = begin(env, params, policies, reset_key), env.is_over(episode.state)
     episode = jax.tree.map(lambda new, old: jnp.where(over, new, old), fresh, episode)

@@ -14,10 +14,11 @@ from jax.core import Tracer
 import jaxmas
 from jaxmas.catalog import EXECUTORS, SCENARIOS, STRATEGIES, TEMPLATES
 from jaxmas.environments.probes import ActExecutor
+from jaxmas.errors import JaxmasError
 from jaxmas.plans import PLAN_FIELDS, Plan, PlanSpace
 from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
-from jaxmas.rollout import Policies, begin, play_lifelong, play_query
+from jaxmas.rollout import Policies, begin, play_on, play_query
 from jaxmas.types import Environment, Executor, MetaPolicy, Observation, TeamObservation, TimeStep
 
 NAMES = [entry.name for entry in SCENARIOS]
@@ -340,6 +341,7 @@ def test_one_trace_per_function(name: str) -> None:
         actions = jnp.full(env.num_agents, seed % env.num_actions, jnp.int32)
         state, _ = method("step")(env, jax.random.key(24), state, actions, params)
         method("is_over")(env, state)
+        method("steps_left")(env, state)
         method("observe_team")(env, state, params)
     assert {name: TRACES[name, env] for name in METHODS} == dict.fromkeys(METHODS, 1)
 
@@ -531,6 +533,16 @@ def test_play_query_equals_a_loop(name: str, interval: int, executor: str, row: 
     assert to_the_end > 0  # and the limit was put to the test
 
 
+def test_keeping_steps_and_a_limit_exclude_each_other() -> None:
+    env, params = make("probe-delayed-v0")
+    policies = Policies(TemplatePolicy(env), TEMPLATES[env.family].row((1,)), *jaxmas.load_executor("act", env, params))
+    episode = begin(env, params, policies, jax.random.key(0))
+    with pytest.raises(JaxmasError, match="leave the limit out"):
+        play_query(
+            env, params, policies, episode, jax.random.key(1), keep_steps=True, limit=env.steps_left(episode.state)
+        )
+
+
 # --- lifelong roll-outs, on a clock whose every number can be worked out by hand
 
 
@@ -621,7 +633,12 @@ def lifelong(request):
     def play(key, params):
         policies = Policies(Counting(), None, ActExecutor(), None)
         episode = begin(env, params, policies, jax.random.key(5))
-        return play_lifelong(env, params, policies, episode, key, INTERVALS, discount=GAMMA)[1]
+
+        def interval(episode, keys):
+            episode, step, _ = play_on(env, params, policies, episode, keys, discount=GAMMA)
+            return episode, step
+
+        return jax.lax.scan(interval, episode, jax.random.split(key, (INTERVALS, 2)))[1]
 
     return request.param, jax.tree.map(np.asarray, play(jax.random.key(0), params))
 

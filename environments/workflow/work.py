@@ -231,9 +231,9 @@ def read_votes(query: Query, team: Team, board: Board, params, seed, agent_seeds
     Messages are lost or garbled by a hash of (query, sender, reader, subtask); the agent's own votes are not.
     """
     topics = jnp.concatenate([task[:, None], query.parents[task]], axis=1)
-    reader = jnp.arange(len(task))
-    sent = sent_votes(board, reader, team.reads, topics)
-    words = deliver(sent, agent_seeds, team.reads, topics, agent_seeds, query, params)
+    sent = sent_votes(board, jnp.arange(len(task)), team.reads, topics)
+    sender_seeds = agent_seeds[jnp.maximum(team.reads, 0)]
+    words = deliver(sent, agent_seeds, sender_seeds, topics, query, params)
     counts = v.pooled(words, axis=1)
     token, top = v.plurality(counts[:, 1:], hashed(seed, TIE, jnp.maximum(topics[:, 1:], 0)))
     inputs = jnp.where(top > 0, token + 1, _NO_PARENT)
@@ -263,9 +263,9 @@ def sent_votes(
     return jnp.where((senders >= 0) & (topics >= 0), board.votes.reshape(-1)[place], 0)
 
 
-def deliver(sent, reader_seed, reads, topics, agent_seeds, query: Query, params) -> UInt32[Array, "*s senders topics"]:
-    """Pass on what others sent: some of it is lost, some garbled, by a hash of (query, sender, reader, subtask)."""
-    pair = reader_seed[..., None] + mix(agent_seeds[jnp.maximum(reads, 0)])
+def deliver(sent, reader_seed, sender_seeds, topics, query: Query, params) -> UInt32[Array, "*s senders topics"]:
+    """Pass on what the inbox sent: some is lost, some garbled, by a hash of (query, sender, reader, subtask)."""
+    pair = reader_seed[..., None] + mix(sender_seeds)
     fate = hashed(pair[..., None], jnp.maximum(topics, 0)[..., None, :])
     lost, offset = message_fate(fate, params.message_loss, query.handoff_noise, v.VOCABULARY)
     own, others = sent[..., :1, :], sent[..., 1:, :]

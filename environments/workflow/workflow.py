@@ -357,10 +357,9 @@ def _report(
 def sink_votes(state: WorkflowState, board: Board, params: WorkflowParams) -> tuple[Int[Array, "8"], Int[Array, ""]]:
     """Return the sink's votes that reach the reporter, and how many were in sight before any was lost."""
     reporter, sink = state.team.reporter, jnp.zeros(1, jnp.int32)
-    reads = state.team.reads[reporter]
+    reads, seeds = state.team.reads[reporter], state.agent_seeds
     sent = sent_votes(board, reporter, reads, sink)
-    seeds = state.agent_seeds
-    received = deliver(sent, seeds[reporter], reads, sink, seeds, state.query, params)
+    received = deliver(sent, seeds[reporter], seeds[jnp.maximum(reads, 0)], sink, state.query, params)
     return v.pooled(received[:, 0]), jnp.sum(v.size(sent)).astype(jnp.int32)
 
 

@@ -1,4 +1,4 @@
-"""Speed over team sizes: ``python -m jaxmas.experiments.benchmarks`` (``make bench``).
+"""Speed over team sizes: ``python -m jaxmas.experiments.speed`` (``make bench``).
 
 Measures ``jaxmas bench`` at 16 to 1,024 agents in one run and writes ``experiments/results/bench.json`` and ``.md``.
 """
