@@ -22,14 +22,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import refuse
+from jaxmas.groups import GroupSizes, play_groups, returns
 from jaxmas.learning import clipped_surrogate, gae, leave_one_out, linear
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
-from jaxmas.rollout import MetaStep, Policies, meet, play_query
-from jaxmas.types import Environment, Executor, TeamObservation
-
-PARTS = 4
-"""Parts that the queries of an update are played in, by their length: a part is over when its longest query is."""
+from jaxmas.rollout import MetaStep, Policies
+from jaxmas.types import Environment, TeamObservation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,21 +75,28 @@ class MetaSkillConfig:
         )
 
     @property
-    def queries_per_group(self) -> int:
-        """Return how many different queries stand behind the plans of one group."""
-        return 1 if self.learner == "group" else self.plans
+    def sizes(self) -> GroupSizes:
+        """Return what is played in an update: for PPO every plan is one of a query of its own."""
+        if self.learner == "group":
+            return GroupSizes(self.queries, self.plans, shared_noise=self.shared_noise)
+        return GroupSizes(self.queries * self.plans)
 
-    def policy(self, env: Environment, greedy: bool = False) -> Any:
-        """Return the meta-policy that is trained."""
-        return make_policy(self, env, greedy)
+    def designer(self, env: Environment, state: "TrainState", greedy: bool = False) -> tuple[Any, Any]:
+        """Return the meta-policy that is trained, and its parameters."""
+        return make_policy(self, env, greedy), state.params
 
-    def initial_state(self, env: Environment, params: Any, key: PRNGKeyArray) -> "TrainState":
-        """Return the state before the first update."""
+    def executor(self, env: Environment, state: "TrainState") -> None:
+        """Return nothing: executors are frozen."""
+
+    def initial_state(
+        self, env: Environment, params: Any, key: PRNGKeyArray, start: Policies | None = None
+    ) -> "TrainState":
+        """Return the state before the first update; it owes nothing to the policies that the run starts from."""
         return initial_state(self, env, params, key)
 
-    def train_chunk(self, env, params, executor, executor_params, state, updates: int):
+    def train_chunk(self, env: Environment, params: Any, start: Policies, state: "TrainState", updates: int):
         """Run several updates in one program."""
-        return train_chunk(self, env, params, executor, executor_params, state, updates)
+        return train_chunk(self, env, params, start, state, updates)
 
 
 @pytree
@@ -161,28 +166,24 @@ def initial_state(config: MetaSkillConfig, env: Environment, params: Any, key: P
     return TrainState(weights, optimiser(config).init(weights), key, jnp.int32(0))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "env", "executor", "updates"))
+@functools.partial(jax.jit, static_argnames=("config", "env", "updates"))
 def train_chunk(
-    config: MetaSkillConfig,
-    env: Environment,
-    params: Any,
-    executor: Executor,
-    executor_params: Any,
-    state: TrainState,
-    updates: int,
+    config: MetaSkillConfig, env: Environment, params: Any, start: Policies, state: TrainState, updates: int
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Run several updates in one program; logs are stacked over updates."""
-    step = functools.partial(update, config, env, params, executor, executor_params)
+    """Run several updates in one program, over the executors of ``start``; logs are stacked over updates."""
+    step = functools.partial(update, config, env, params, start)
     return jax.lax.scan(lambda state, _: step(state), state, None, updates)
 
 
 def update(
-    config: MetaSkillConfig, env: Environment, params: Any, executor: Executor, executor_params: Any, state: TrainState
+    config: MetaSkillConfig, env: Environment, params: Any, start: Policies, state: TrainState
 ) -> tuple[TrainState, dict[str, Array]]:
     """Draw queries, play plans, and take one step of the chosen learner."""
     key, query_key, play_key, batch_key = jax.random.split(state.key, 4)
     policy = make_policy(config, env)
-    steps = play_plans(config, env, params, policy, state.params, executor, executor_params, query_key, play_key)
+    policies = dataclasses.replace(start, meta=policy, meta_params=state.params)
+    steps, _ = play_groups(env, params, policies, query_key, play_key, config.sizes, discount=config.discount)
+    steps = jax.tree.map(lambda leaf: leaf[:, :, 0], steps)
     progress = state.update / config.updates
     learn = {"group": learn_group, "ppo": learn_ppo}[config.learner]
     weights, moments, learned = learn(
@@ -193,51 +194,11 @@ def update(
     return TrainState(weights, moments, key, state.update + 1), logs
 
 
-def play_plans(
-    config: MetaSkillConfig, env, params, policy, weights, executor, executor_params, query_key, play_key
-) -> MetaStep:
-    """Play every plan of every query; leaves are ``[queries, plans, boundaries, …]``.
-
-    Queries of like length are played together, and come back in that order.
-    """
-    policies = Policies(policy, weights, executor, executor_params)
-    grouped = config.learner == "group"
-
-    def draw(key):
-        keys = jax.random.split(key, 1 if grouped else config.plans)
-        states, _ = jax.vmap(lambda key: env.reset(key, params))(keys)
-        return states, jnp.max(jax.vmap(env.steps_left)(states))
-
-    def one(state, noise_key, plan_key, limit):
-        episode = meet(env, params, policies, state, noise_key)
-        options = {"plan_key": plan_key, "discount": config.discount, "limit": limit}
-        return play_query(env, params, policies, episode, noise_key, **options)[1]
-
-    def query(states, play_key, limit):
-        state = jax.tree.map(lambda leaf: leaf[0], states) if grouped else states
-        noise_key, plan_key = jax.random.split(play_key)
-        shared_noise = grouped and config.shared_noise
-        noise = noise_key if shared_noise else jax.random.split(noise_key, config.plans)
-        axes = (None if grouped else 0, None if shared_noise else 0, 0, None)
-        return jax.vmap(one, in_axes=axes)(state, noise, jax.random.split(plan_key, config.plans), limit)
-
-    def part(inputs):
-        starts, play_keys, lengths = inputs
-        return jax.vmap(query, in_axes=(0, 0, None))(starts, play_keys, jnp.max(lengths))
-
-    starts, lengths = jax.vmap(draw)(jax.random.split(query_key, config.queries))
-    inputs = starts, jax.random.split(play_key, config.queries), lengths
-    parts = math.gcd(config.queries, PARTS)
-    order = jnp.argsort(lengths).reshape(parts, -1)
-    steps = jax.lax.map(part, jax.tree.map(lambda leaf: leaf[order], inputs))
-    return jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), steps)
-
-
 def scores(policy: Any, weights: Any, team: TeamObservation, choice: Any) -> tuple[Array, Array, Array]:
     """Return log-probability, entropy and value of one decision under ``weights``."""
     shown = policy.mask(team) if isinstance(policy, MaskedPolicy) else team
     outputs, value = policy.space.network.apply(weights, shown)
-    return policy.space.log_prob(outputs, choice), policy.space.entropy(outputs), value
+    return *policy.space.score(outputs, choice), value
 
 
 def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weight, key) -> tuple[Any, Any, dict]:
@@ -245,12 +206,10 @@ def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weig
 
     With one epoch this is Σ A ∇log π.
     """
-    before = jnp.cumprod(steps.discount, axis=-1)[..., :-1]
-    weight = jnp.concatenate([jnp.ones_like(steps.discount[..., :1]), before], axis=-1)
-    returns = jnp.sum(weight * steps.reward, axis=-1)
+    earned = returns(steps)
     # Scaled by the spread of the returns, not of the advantages: those vanish as the plans of a query agree, and
     # blowing them up again would turn a settled policy's noise into steps of full size.
-    advantage = leave_one_out(returns) / (jnp.std(returns) + 1e-6)
+    advantage = leave_one_out(earned) / (jnp.std(earned) + 1e-6)
     advantage = jnp.broadcast_to(advantage[..., None], steps.reward.shape)
     live = steps.steps > 0
 
@@ -301,7 +260,7 @@ def learn_ppo(config, policy, state: TrainState, steps: MetaStep, entropy_weight
         "live": (rows.steps > 0).astype(jnp.float32),
     }
     batch = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), batch)
-    size = config.queries * config.plans * steps.reward.shape[-1]
+    size = steps.reward.size
 
     def epoch(carry, key):
         order = jax.random.permutation(key, size).reshape(config.minibatches, -1)

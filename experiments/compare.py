@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import inspect
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from jaxmas.errors import JaxmasError, did_you_mean, refuse
 from jaxmas.evaluation import Outcomes
 from jaxmas.headroom import World
 from jaxmas.policies import RandomPolicy, TemplatePolicy
-from jaxmas.runs import LoadedPolicy, load_policy
+from jaxmas.runs import LoadedPolicy, load_executor, load_policy
 from jaxmas.statistics import Estimate, hypervolume, paired_difference
 
 Advance = Callable[[int], None]
@@ -44,15 +44,24 @@ class Setting:
             refuse(not takes, f"{self.scenario} takes no pool of models; workflow-pool-v0 does")
             options["pool"] = self.pool
         env, params = jaxmas.make(self.scenario, num_agents=self.num_agents, **options)
-        return World(env, params, *jaxmas.load_executor(self.executor_name, env, params))
+        return World(env, params, *load_executor(self.executor_name, env, params))
 
     @property
     def executor_name(self) -> str:
-        """Return the executor's name, the scenario's own by default."""
+        """Return the executor's name, or the run that trained it; the scenario's own by default."""
         name = self.executor or SCENARIOS[self.scenario].executor
         known = EXECUTORS.names(SCENARIOS.entry(self.scenario).family)
-        refuse(name not in known, f"unknown executor {name!r}; {did_you_mean(name, known)}")
+        unknown = name not in known and not Path(name).is_dir()
+        refuse(unknown, f"unknown executor {name!r}; {did_you_mean(name, known)}, or name the directory of a run")
         return name
+
+    def policy(self, spec: str, world: World) -> LoadedPolicy:
+        """Return the policy behind ``strategy:NAME`` or a run directory.
+
+        It brings the executor that it was trained with, unless another one was asked for.
+        """
+        policy = policy_of(spec, world)
+        return policy if self.executor is None else dataclasses.replace(policy, executor=None)
 
     def score(self, world: World, reward: float) -> float | None:
         """Return the coordination score, or None where no anchors hold."""
@@ -90,7 +99,8 @@ def play(
 
     A strategy that is one row of the templates is played with the row as a number: all of them share one program.
     """
-    arguments = (world.env, world.params, *_shared(world, policy), world.executor, world.executor_params)
+    executor = policy.executor or (world.executor, world.executor_params)
+    arguments = (world.env, world.params, *_shared(world, policy), *executor)
     return evaluation.evaluate(*arguments, keys, replicates=replicates, advance=advance)
 
 
@@ -148,20 +158,21 @@ def tradeoffs(world: World, result: "Comparison") -> dict[str, Any]:
     }
 
 
-def summary(setting: Setting, world: World, outcomes: Outcomes) -> dict[str, Any]:
-    """Return every metric's mean and interval, and the score."""
+def summary(setting: Setting, world: World, outcomes: Outcomes, *, scored: bool = True) -> dict[str, Any]:
+    """Return every metric's mean and interval, and the score, which holds for the setting's own executor only."""
     estimates = evaluation.summarise(outcomes)
     rows = {name: estimate.to_json() for name, estimate in estimates.items()}
-    return {**rows, "score": setting.score(world, estimates["reward"].mean)}
+    return {**rows, "score": setting.score(world, estimates["reward"].mean) if scored else None}
 
 
 def evaluate(setting: Setting, spec: str, episodes: int, seed: int, advance: Advance) -> dict[str, Any]:
     """Play one policy on test queries."""
     world = setting.build()
-    policy = policy_of(spec, world)
+    policy = setting.policy(spec, world)
     outcomes = play(world, policy, evaluation.query_keys("test", episodes, seed), advance)
     described = {"policy": spec, "name": policy.name, "episodes": episodes, "seed": seed}
-    return setting.describe(world) | described | summary(setting, world, outcomes)
+    own = {} if policy.executor is None else {"executor": f"executors of {Path(spec).name}"}
+    return setting.describe(world) | described | own | summary(setting, world, outcomes, scored=not own)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,9 +212,18 @@ class Comparison:
         }
 
 
-def comparison(setting: Setting, world: World, played: Mapping[str, Outcomes], kinds: Mapping[str, str]) -> Comparison:
-    """Summarise what was played."""
-    return Comparison(played, kinds, {name: summary(setting, world, outcomes) for name, outcomes in played.items()})
+def comparison(
+    setting: Setting,
+    world: World,
+    played: Mapping[str, Outcomes],
+    kinds: Mapping[str, str],
+    own_executor: Collection[str] = (),
+) -> Comparison:
+    """Summarise what was played; methods with executors of their own get no score."""
+    summaries = {
+        name: summary(setting, world, outcomes, scored=name not in own_executor) for name, outcomes in played.items()
+    }
+    return Comparison(played, kinds, summaries)
 
 
 def compare(
@@ -211,12 +231,13 @@ def compare(
 ) -> dict[str, Any]:
     """Play all strategies and the named policies on the same test queries; write table and figures."""
     world = setting.build()
-    named = [policy_of(spec, world) for spec in specs]
+    named = [setting.policy(spec, world) for spec in specs]
     policies = {policy.name: policy for policy in strategies_of(world)}
     policies |= {_distinct(policy, spec, policies): policy for spec, policy in zip(specs, named, strict=True)}
     keys = evaluation.query_keys("test", episodes, seed)
     played = {name: play(world, policy, keys, advance) for name, policy in policies.items()}
-    result = comparison(setting, world, played, {name: kind_of(policy) for name, policy in policies.items()})
+    own = [name for name, policy in policies.items() if policy.executor is not None]
+    result = comparison(setting, world, played, {name: kind_of(policy) for name, policy in policies.items()}, own)
     best = result.best_strategy
     rows = {
         name: {
@@ -240,14 +261,14 @@ def num_methods(scenario: str, specs: tuple[str, ...]) -> int:
 
 def kind_of(policy: LoadedPolicy) -> str:
     """Return the kind of a policy, which decides its colour."""
-    if isinstance(policy.meta, RandomPolicy):
-        return "random"
-    return "strategy" if policy.meta_params is None else "learned"
+    if policy.meta_params is not None or policy.executor is not None:
+        return "learned"
+    return "random" if isinstance(policy.meta, RandomPolicy) else "strategy"
 
 
 def _distinct(policy: LoadedPolicy, spec: str, known: Mapping[str, LoadedPolicy]) -> str:
     """Return a name that no other method has; a strategy that is named again stays one method."""
-    return policy.name if policy.meta_params is None or policy.name not in known else f"{policy.name} {spec}"
+    return policy.name if kind_of(policy) != "learned" or policy.name not in known else f"{policy.name} {spec}"
 
 
 def _estimate(row: Mapping[str, Any]) -> Estimate:

@@ -26,6 +26,8 @@ from jaxmas.anchors import params_hash
 from jaxmas.catalog import SCENARIOS, STRATEGIES
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.experiments import compare
+from jaxmas.policies import RandomPolicy
+from jaxmas.rollout import Policies
 from jaxmas.runs import provenance
 from jaxmas.statistics import Estimate, hierarchical_bootstrap
 
@@ -111,12 +113,13 @@ def train_one(
     config = MetaSkillConfig(updates=updates, **VARIANTS[variant])
     began = time.perf_counter()
     state = config.initial_state(world.env, world.params, jax.random.key(seed))
-    arguments = (world.env, world.params, world.executor, world.executor_params)
-    state, logs = config.train_chunk(*arguments, state, updates)
+    executor = world.executor, world.executor_params
+    start = Policies(RandomPolicy(world.env), None, *executor)
+    state, logs = config.train_chunk(world.env, world.params, start, state, updates)
     curve = np.asarray(logs["reward"]).reshape(-1, 20).mean(axis=1).round(4).tolist() if updates % 20 == 0 else []
     seconds = time.perf_counter() - began
-    policy = config.policy(world.env, greedy=True)
-    outcome = evaluation.evaluate(world.env, world.params, policy, state.params, *arguments[2:], test)
+    designer = config.designer(world.env, state, greedy=True)
+    outcome = evaluation.evaluate(world.env, world.params, *designer, *executor, test)
     return outcome["reward"], curve, seconds
 
 

@@ -21,6 +21,7 @@ from jaxmas.progress import progress
 
 Scenario = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SCENARIO")]
 Policy = Annotated[str, tyro.conf.arg(metavar="strategy:NAME|DIR")]
+Executor = Annotated[str, tyro.conf.arg(metavar="NAME|DIR")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,8 @@ class Train:
     """Slots of the team; the scenario's own number by default."""
     coordination_interval: int | None = None
     """Steps between plans; one plan per query by default."""
-    executor: str | None = None
-    """Who does the work; the scenario's own executor by default."""
+    executor: Executor | None = None
+    """Who does the work, at first where the algorithm trains it; the scenario's own executor by default."""
     pool: Path | None = None
     """A CSV file of models, for scenarios that take one."""
     resume: bool = False
@@ -66,8 +67,8 @@ class _World:
     """Slots of the team; the scenario's own number by default."""
     coordination_interval: int | None = None
     """Steps between plans; one plan per query by default."""
-    executor: str | None = None
-    """Who does the work; the scenario's own executor by default."""
+    executor: Executor | None = None
+    """Who does the work; by default a run's own trained executor, else the scenario's."""
     pool: Path | None = None
     """A CSV file of models, for scenarios that take one."""
     seed: int = 0
@@ -291,18 +292,18 @@ def run_headroom(command: Headroom) -> dict[str, Any]:
 def run_show(command: Show) -> dict[str, Any]:
     """Draw one query."""
     from jaxmas.evaluation import query_keys
-    from jaxmas.experiments.compare import policy_of
     from jaxmas.render import show
 
     _check_counts(command, query=0)
     _check_out(command.out)
     setting = _setting(command)
     world = setting.build()
-    policy = policy_of(command.policy, world)
+    policy = setting.policy(command.policy, world)
     key = query_keys("test", 1, command.seed, start=command.query)[0]
-    players = (policy.name, policy.meta, policy.meta_params, world.executor, world.executor_params)
+    executor, weights = policy.executor or (world.executor, world.executor_params)
+    designer = policy.name, policy.meta, policy.meta_params
     with progress("drawing"):
-        files = show(command.scenario, world.env, world.params, *players, command.out, key)
+        files = show(command.scenario, world.env, world.params, *designer, executor, weights, command.out, key)
     described = {"policy": command.policy, "query": command.query, "seed": command.seed}
     return setting.describe(world) | described | {"files": [str(file) for file in files]}
 

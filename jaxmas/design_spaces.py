@@ -1,7 +1,8 @@
 """Design spaces: how a learned meta-policy expresses a plan.
 
-Every space samples a choice from network outputs, scores and scatters it (log-probability, entropy), and turns it into
-a plan. Learners need nothing else.
+Every space samples a choice from network outputs, scores it (log-probability and the entropy of the law that it was
+drawn from), and turns it into a plan. Learners need nothing else; ``from_template`` gives supervised starts a choice
+that builds a template.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
@@ -88,13 +89,17 @@ class TemplateSpace:
         """Return the likeliest template."""
         return jnp.argmax(outputs)
 
-    def log_prob(self, outputs: Array, choice: Int[Array, ""]) -> Float[Array, ""]:
-        """Return the log-probability of a template."""
-        return _score(outputs, choice)
+    def score(self, outputs: Array, choice: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Return the log-probability of a template and the entropy over templates."""
+        return _score(outputs, choice), _entropy(outputs)
 
-    def entropy(self, outputs: Array) -> Float[Array, ""]:
-        """Return the entropy over templates."""
-        return _entropy(outputs)
+    def valid(self, choice: Int[Array, ""]) -> Bool[Array, ""]:
+        """Return whether the choice is one: always."""
+        return choice >= 0
+
+    def from_template(self, row: Int[Array, ""]) -> Int[Array, ""]:
+        """Return the choice that builds a template."""
+        return row
 
     def to_plan(self, choice: Int[Array, ""], team: TeamObservation) -> Plan:
         """Build the chosen template for this query."""
@@ -170,13 +175,20 @@ class SlotsSpace:
         """Return the likeliest template and edits."""
         return {name: jnp.argmax(logits, axis=-1) for name, logits in outputs.items()}
 
-    def log_prob(self, outputs: dict[str, Array], choice: dict[str, Array]) -> Float[Array, ""]:
-        """Return the joint log-probability."""
-        return sum((jnp.sum(_score(outputs[name], choice[name])) for name in outputs), jnp.float32(0))
+    def score(self, outputs: dict[str, Array], choice: dict[str, Array]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Return the joint log-probability, and the entropy of the template alone: edits are rare by design."""
+        log_prob = sum((jnp.sum(_score(outputs[name], choice[name])) for name in outputs), jnp.float32(0))
+        return log_prob, _entropy(outputs["template"])
 
-    def entropy(self, outputs: dict[str, Array]) -> Float[Array, ""]:
-        """Return the entropy of the template alone: edits are rare by design and have to stay so."""
-        return _entropy(outputs["template"])
+    def valid(self, choice: dict[str, Array]) -> Bool[Array, ""]:
+        """Return whether the choice is one: always."""
+        return choice["template"] >= 0
+
+    def from_template(self, row: Int[Array, ""]) -> dict[str, Array]:
+        """Return the choice that builds a template and edits nothing."""
+        tasks = self.env.plan_space.num_tasks
+        slots = {name: jnp.zeros(self.env.num_agents, jnp.int32) for name in ("active", "role", "tier", "task")}
+        return {"template": row, **slots, "quorum": jnp.zeros(tasks, jnp.int32)}
 
     def to_plan(self, choice: dict[str, Array], team: TeamObservation) -> Plan:
         """Build the template and edit its slots."""
@@ -216,10 +228,11 @@ class LearnedPolicy:
     def apply(
         self, params: Any, carry: tuple, team: TeamObservation, key: PRNGKeyArray
     ) -> tuple[Plan, tuple, dict[str, Any]]:
-        """Return a plan; the info holds the choice, its log-probability and the value."""
+        """Return a plan; the info holds the choice, whether it is valid, its log-probability and the value."""
         outputs, value = self.space.network.apply(params, team)
         choice = self.space.mode(outputs) if self.greedy else self.space.sample(outputs, key)
-        info = {"choice": choice, "log_prob": self.space.log_prob(outputs, choice), "value": value}
+        log_prob, _ = self.space.score(outputs, choice)
+        info = {"choice": choice, "valid": self.space.valid(choice), "log_prob": log_prob, "value": value}
         return self.space.to_plan(choice, team), carry, info
 
     def initial_params(self, key: PRNGKeyArray, team: TeamObservation) -> Any:

@@ -5,7 +5,9 @@ gives way to a new one there, so that the meta-policy runs only at boundaries. F
 callers ``vmap`` over environments.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, Shaped
 
 from jaxmas.distributions import invert
-from jaxmas.errors import refuse
 from jaxmas.plans import Plan
 from jaxmas.pytrees import pytree
 from jaxmas.types import Environment, Executor, MetaPolicy, Observation, TeamObservation, TimeStep
@@ -66,12 +67,19 @@ class MetaStep:
     """The episode's running totals at its last live step."""
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["meta_params", "executor_params"],
+    meta_fields=["meta", "executor"],
+)
+@dataclasses.dataclass(frozen=True)
 class Policies:
-    """Who plays: a meta-policy and an executor with their parameters."""
+    """Who plays: a meta-policy and an executor with their parameters; a pytree of the parameters."""
 
-    def __init__(self, meta: MetaPolicy, meta_params: Any, executor: Executor, executor_params: Any):
-        self.meta, self.meta_params = meta, meta_params
-        self.executor, self.executor_params = executor, executor_params
+    meta: MetaPolicy
+    meta_params: Any
+    executor: Executor
+    executor_params: Any
 
 
 def begin(env: Environment, params: Any, policies: Policies, key: PRNGKeyArray) -> Episode:
@@ -104,9 +112,8 @@ def play_interval(
 
     With ``keep_steps`` every executor step is returned as well, stacked over time. A ``plan_key`` of its own lets
     several plans of one query meet the same chance otherwise. A ``limit`` that is the same for all episodes played
-    side by side says after how many steps each of them is over: the steps beyond are not computed, so none are kept.
+    side by side says after how many steps each of them is over: the steps beyond are not computed, and kept as zeros.
     """
-    refuse(keep_steps and limit is not None, "keep_steps keeps all steps of an interval; leave the limit out")
     own_key, coordinate_key, sample_key, step_key = jax.random.split(key, 4)
     chance = own_key if plan_key is None else plan_key
     team = env.observe_team(episode.state, params)
@@ -137,15 +144,9 @@ def play_interval(
         return (state, timestep.observation, executor_carry, ended, tally), step
 
     carry = (state, observation, episode.executor_carry, env.is_over(state), _no_tally(env, params, state))
-    inputs, steps = (uniforms, step_keys), None
-    if limit is None:
-        carry, steps = jax.lax.scan(act, carry, inputs)
-    else:
-        # At least one step: an episode that is over still has metrics to report.
-        last = jnp.clip(limit, 1, env.coordination_interval)
-        carry = jax.lax.fori_loop(
-            0, last, lambda at, carry: act(carry, jax.tree.map(lambda leaf: leaf[at], inputs))[0], carry
-        )
+    # At least one step: an episode that is over still has metrics to report.
+    last = None if limit is None else jnp.clip(limit, 1, env.coordination_interval)
+    carry, steps = _scan_up_to(act, carry, (uniforms, step_keys), last)
     state, _, executor_carry, _, tally = carry
     meta_step = MetaStep(
         team=team,
@@ -161,6 +162,23 @@ def play_interval(
         metrics=tally.metrics,
     )
     return Episode(state, meta_carry, executor_carry), meta_step, steps
+
+
+def _scan_up_to(step: Callable, carry: Any, inputs: Any, last: Int[Array, ""] | None) -> tuple[Any, Any]:
+    """Scan over the first ``last`` of the inputs, all where it is None; outputs beyond are zeros."""
+    if last is None:
+        return jax.lax.scan(step, carry, inputs)
+    count = len(jax.tree.leaves(inputs)[0])
+    first = jax.tree.map(lambda leaf: leaf[0], inputs)
+    shapes = jax.eval_shape(lambda carry, now: step(carry, now)[1], carry, first)
+    outputs = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), shapes)
+
+    def loop(at, both):
+        carry, outputs = both
+        carry, output = step(carry, jax.tree.map(lambda leaf: leaf[at], inputs))
+        return carry, jax.tree.map(lambda every, one: every.at[at].set(one), outputs, output)
+
+    return jax.lax.fori_loop(0, last, loop, (carry, outputs))
 
 
 @pytree

@@ -15,8 +15,10 @@ import jaxmas
 from jaxmas.anchors import params_hash
 from jaxmas.checkpoints import Checkpoints, atomic_write_json
 from jaxmas.errors import JaxmasError
-from jaxmas.registry import ALGORITHMS
-from jaxmas.types import Environment, MetaPolicy
+from jaxmas.policies import RandomPolicy
+from jaxmas.registry import ALGORITHMS, EXECUTORS
+from jaxmas.rollout import Policies
+from jaxmas.types import Environment, Executor, MetaPolicy
 
 PACKAGES = ("jaxmas", "jax", "jaxlib", "flax", "optax", "distrax", "numpy")
 
@@ -44,6 +46,8 @@ class LoadedPolicy:
     name: str
     meta: MetaPolicy
     meta_params: Any
+    executor: tuple[Executor, Any] | None = None
+    """The executor that was trained with it, and its parameters; None where any will do."""
 
 
 @functools.cache
@@ -103,7 +107,8 @@ def algorithm_config(record: RunRecord) -> Any:
 def load_policy(spec: str, env: Environment, params: Any, *, greedy: bool = True) -> LoadedPolicy:
     """Return the meta-policy behind ``strategy:NAME`` or a run directory.
 
-    A learned policy may meet another number of agents than it was trained with, not another kind of environment.
+    A learned policy may meet another number of agents than it was trained with, not another kind of environment. A run
+    that trained executors brings them along; one that trained no designer brings the one that planned for it.
     """
     if spec.startswith("strategy:"):
         name = spec.removeprefix("strategy:")
@@ -111,14 +116,42 @@ def load_policy(spec: str, env: Environment, params: Any, *, greedy: bool = True
     out = Path(spec)
     if not out.exists():
         raise JaxmasError(f"policy {spec!r} is neither strategy:NAME nor a run directory; see jaxmas list")
+    record, config, state = _restore(out, env, params)
+    designer = config.designer(env, state, greedy)
+    if designer is None:
+        planner = load_policy(config.plans_by, env, params, greedy=greedy)
+        designer = planner.meta, planner.meta_params
+    meta, weights = designer
+    return LoadedPolicy(f"{record.algorithm} ({out.name})", meta, weights, config.executor(env, state))
+
+
+def load_executor(spec: str, env: Environment, params: Any) -> tuple[Executor, Any]:
+    """Return the executor behind a registered name or the directory of a run that trained one."""
+    if spec in EXECUTORS.names() or not (Path(spec) / "config.json").is_file():
+        return jaxmas.load_executor(spec, env, params)
+    record, config, state = _restore(Path(spec), env, params)
+    executor = config.executor(env, state)
+    if executor is None:
+        raise JaxmasError(f"{spec} trained no executor ({record.algorithm} keeps them frozen); name a run that did")
+    return executor
+
+
+def starting_policies(config: Any, executor: str, env: Environment, params: Any) -> Policies:
+    """Return who a run begins with: the executor named, and who plans where the algorithm does not learn to."""
+    plans_by = getattr(config, "plans_by", "")
+    planner = load_policy(plans_by, env, params) if plans_by else LoadedPolicy("", RandomPolicy(env), None)
+    return Policies(planner.meta, planner.meta_params, *load_executor(executor, env, params))
+
+
+def _restore(out: Path, env: Environment, params: Any) -> tuple[RunRecord, Any, Any]:
+    """Return a run's record, its algorithm and its last state."""
     record = read_record(out)
     config = algorithm_config(record)
-    restored = Checkpoints(out).restore_latest(
-        jax.eval_shape(lambda: config.initial_state(env, params, jax.random.key(0)))
-    )
+    shapes = jax.eval_shape(lambda: config.initial_state(env, params, jax.random.key(0)))
+    restored = Checkpoints(out).restore_latest(shapes)
     if restored is None:
         raise JaxmasError(f"{out} has no checkpoint yet; let jaxmas train … --out {out} --resume write one")
-    return LoadedPolicy(f"{record.algorithm} ({out.name})", config.policy(env, greedy=greedy), restored[1].params)
+    return record, config, restored[1]
 
 
 def check_world(record: RunRecord, params: Any) -> None:

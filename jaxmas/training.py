@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -15,16 +15,58 @@ from jaxmas.anchors import params_hash
 from jaxmas.catalog import SCENARIOS
 from jaxmas.checkpoints import Checkpoints, atomic_write_text
 from jaxmas.errors import JaxmasError
-from jaxmas.runs import RunRecord, check_world, provenance, read_record, write_record
+from jaxmas.groups import GroupSizes
+from jaxmas.rollout import Policies
+from jaxmas.runs import RunRecord, check_world, provenance, read_record, starting_policies, write_record
+from jaxmas.types import Environment, Executor, MetaPolicy
 
 CHUNK = 20
 """Updates between log lines and checkpoints; a run's length need not be a multiple."""
 
 
+class Algorithm(Protocol):
+    """What is registered as an algorithm: its settings, a frozen dataclass, with what makes a run of them.
+
+    A setting ``plans_by``, if there is one, names who plans where the algorithm does not learn to: ``strategy:NAME`` or
+    the directory of a run.
+    """
+
+    @property
+    def updates(self) -> int:
+        """Return how many updates a run has."""
+        ...
+
+    @property
+    def sizes(self) -> GroupSizes:
+        """Return what is played in an update."""
+        ...
+
+    def initial_state(self, env: Environment, params: Any, key: Any, start: Policies | None = None) -> Any:
+        """Return the state before the first update, with at least ``params`` and ``update``.
+
+        ``start`` is who a run begins with; without it the state has the same shapes.
+        """
+        ...
+
+    def train_chunk(
+        self, env: Environment, params: Any, start: Policies, state: Any, updates: int
+    ) -> tuple[Any, dict[str, Any]]:
+        """Run several updates; return the next state and logs, stacked over updates, with at least ``reward``."""
+        ...
+
+    def designer(self, env: Environment, state: Any, greedy: bool = False) -> tuple[MetaPolicy, Any] | None:
+        """Return the trained meta-policy and its parameters; None where none is trained."""
+        ...
+
+    def executor(self, env: Environment, state: Any) -> tuple[Executor, Any] | None:
+        """Return the trained executor and its parameters; None where executors are frozen."""
+        ...
+
+
 def train(
     scenario: str,
     algorithm: str,
-    config: Any,
+    config: Algorithm,
     *,
     out: Path,
     seed: int = 0,
@@ -42,25 +84,25 @@ def train(
     """
     env, params = jaxmas.make(scenario, num_agents=num_agents, coordination_interval=coordination_interval, pool=pool)
     executor = executor or SCENARIOS[scenario].executor
-    runner, runner_params = jaxmas.load_executor(executor, env, params)
+    start = starting_policies(config, executor, env, params)
     record = RunRecord(
         scenario=scenario,
         num_agents=env.num_agents,
         coordination_interval=env.coordination_interval,
         executor=executor,
         algorithm=algorithm,
-        config=dataclasses.asdict(config),
+        config=dataclasses.asdict(config),  # type: ignore[call-overload]
         seed=seed,
         params=params_hash(params),
         provenance=provenance(),
     )
     out = Path(out)
-    state = _open(out, record, config, env, params, resume)
+    state = _open(out, record, config, env, params, start, resume)
     checkpoints = Checkpoints(out)
     while int(state.update) < config.updates:
         began = time.perf_counter()
         updates = min(CHUNK, config.updates - int(state.update))
-        state, logs = config.train_chunk(env, params, runner, runner_params, state, updates)
+        state, logs = config.train_chunk(env, params, start, state, updates)
         row = _row(config, state, logs, time.perf_counter() - began)
         checkpoints.save(int(state.update), state)
         _append(out / "log.jsonl", row)
@@ -68,19 +110,23 @@ def train(
     return out
 
 
-def _open(out: Path, record: RunRecord, config: Any, env: Any, params: Any, resume: bool) -> Any:
+def _open(out: Path, record: RunRecord, config: Algorithm, env: Any, params: Any, start: Policies, resume: bool) -> Any:
     """Return the state to go on from: fresh in an empty place, the last good checkpoint with ``resume``."""
-    fresh = config.initial_state(env, params, jax.random.key(record.seed))
+
+    def fresh() -> Any:
+        return config.initial_state(env, params, jax.random.key(record.seed), start)
+
     if not (out / "config.json").exists():
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise JaxmasError(f"{out} exists and is no run directory; choose another --out")
         _check_numbers(params)
+        state = fresh()
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JaxmasError(f"{out} cannot be made ({error.strerror}); choose another --out") from error
         write_record(out, record)
-        return fresh
+        return state
     if not resume:
         raise JaxmasError(f"{out} already holds a run; go on with it by --resume or choose another --out")
     before = read_record(out)
@@ -89,9 +135,9 @@ def _open(out: Path, record: RunRecord, config: Any, env: Any, params: Any, resu
         if _plain(was) != _plain(now):
             raise JaxmasError(f"{out} was begun with {field} {was}, not {now}; resume it with the same settings")
     check_world(before, params)
-    restored = Checkpoints(out).restore_latest(fresh)
+    restored = Checkpoints(out).restore_latest(jax.eval_shape(fresh))
     if restored is None:
-        return fresh
+        return fresh()
     _truncate(out / "log.jsonl", restored[0])
     return restored[1]
 
@@ -108,7 +154,7 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _row(config: Any, state: Any, logs: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _row(config: Algorithm, state: Any, logs: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Return one log line: means over the chunk."""
     means = {name: float(np.mean(np.asarray(values))) for name, values in logs.items()}
     update = int(state.update)
@@ -116,8 +162,10 @@ def _row(config: Any, state: Any, logs: dict[str, Any], seconds: float) -> dict[
         raise JaxmasError(f"the reward became {means['reward']} at update {update}; lower the learning rate")
     if not all(np.all(np.isfinite(np.asarray(leaf))) for leaf in jax.tree.leaves(state.params)):
         raise JaxmasError(f"the weights are not finite any more at update {update}; lower the learning rate")
-    counts = {"update": update, "queries": update * config.queries * config.queries_per_group}
-    return {**counts, "plans": update * config.queries * config.plans, **means, "seconds": round(seconds, 3)}
+    queries = update * config.sizes.queries
+    plans = queries * config.sizes.designs
+    counts = {"update": update, "queries": queries, "plans": plans, "plays": plans * config.sizes.executions}
+    return {**counts, **means, "seconds": round(seconds, 3)}
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

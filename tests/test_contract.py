@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import operator
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -14,7 +15,6 @@ from jax.core import Tracer
 import jaxmas
 from jaxmas.catalog import EXECUTORS, SCENARIOS, STRATEGIES, TEMPLATES
 from jaxmas.environments.probes import ActExecutor
-from jaxmas.errors import JaxmasError
 from jaxmas.plans import PLAN_FIELDS, Plan, PlanSpace
 from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
@@ -504,15 +504,16 @@ def test_play_query_equals_a_loop(name: str, interval: int, executor: str, row: 
         begin_key, play_key = jax.random.split(key)
         episode = begin(env, params, policies, begin_key)
         whole = play_query(env, params, policies, episode, play_key, discount=gamma, keep_steps=True)
-        limited = play_query(
-            env, params, policies, episode, play_key, discount=gamma, limit=env.steps_left(episode.state)
-        )
-        return episode, *whole, limited[1]
+        left = env.steps_left(episode.state)
+        limited = play_query(env, params, policies, episode, play_key, discount=gamma, limit=left, keep_steps=True)
+        return episode, *whole, limited[1:]
 
     lasted, to_the_end = set(), 0
     for seed in range(6):
         start, end, meta_steps, steps, limited = play(jax.random.key(seed))
-        assert near(limited, meta_steps)  # steps beyond the limit change nothing
+        assert near(limited[0], meta_steps)  # steps beyond the limit change nothing
+        assert near(*(jax.tree.map(operator.itemgetter(kept.live), kept) for kept in (limited[1], steps)))
+        assert not limited[1].mask[~limited[1].live].any()
         rows = loop(env, params, policies, start.state, gamma)
         measured = {name: getattr(meta_steps, name) for name in ("reward", "steps", "acting", "discount")}
         measured |= meta_steps.metrics
@@ -531,16 +532,6 @@ def test_play_query_equals_a_loop(name: str, interval: int, executor: str, row: 
         to_the_end += int(live.sum()) == int(env.steps_left(start.state))
     assert len(lasted) > 1 or env.family == "probe"  # some ended early
     assert to_the_end > 0  # and the limit was put to the test
-
-
-def test_keeping_steps_and_a_limit_exclude_each_other() -> None:
-    env, params = make("probe-delayed-v0")
-    policies = Policies(TemplatePolicy(env), TEMPLATES[env.family].row((1,)), *jaxmas.load_executor("act", env, params))
-    episode = begin(env, params, policies, jax.random.key(0))
-    with pytest.raises(JaxmasError, match="leave the limit out"):
-        play_query(
-            env, params, policies, episode, jax.random.key(1), keep_steps=True, limit=env.steps_left(episode.state)
-        )
 
 
 # --- lifelong roll-outs, on a clock whose every number can be worked out by hand

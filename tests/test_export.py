@@ -152,7 +152,8 @@ def updating(name: str, executor_name: str, **settings: Any):
     state = jax.eval_shape(lambda key: config.initial_state(env, params, key), jax.random.key(0))
 
     def update(params, weights, state):
-        return config.train_chunk(env, params, executor, weights, state, 1)
+        start = Policies(TemplatePolicy(env), None, executor, weights)
+        return config.train_chunk(env, params, start, state, 1)
 
     return update, (params, weights, state)
 

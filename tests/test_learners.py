@@ -16,10 +16,12 @@ from jaxmas.environments.probes import OPTIMAL
 from jaxmas.environments.workflow.observe import GLOBAL_FEATURES
 from jaxmas.errors import JaxmasError
 from jaxmas.executors import MLPExecutor
+from jaxmas.groups import play_groups
 from jaxmas.learning import clipped_surrogate, gae, group_normalised, leave_one_out, linear
 from jaxmas.networks import TeamEncoder
+from jaxmas.policies import RandomPolicy
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
-from jaxmas.rollout import MetaStep
+from jaxmas.rollout import MetaStep, Policies
 
 # --- equations
 
@@ -125,10 +127,10 @@ def test_template_choices_are_a_distribution(scenario: str) -> None:
     parts = designing("template", scenario)
     space, outputs = parts["space"], parts["outputs"]
     count = len(TEMPLATES[parts["env"].family].rows)
-    log_probs = jax.vmap(lambda choice: space.log_prob(outputs, choice))(jnp.arange(count))
+    log_probs = jax.vmap(lambda choice: space.score(outputs, choice)[0])(jnp.arange(count))
     probs = np.exp(np.asarray(log_probs))
     assert probs.sum() == pytest.approx(1, abs=1e-5) and probs.std() > 0
-    assert space.entropy(outputs) == pytest.approx(-(probs * np.log(probs)).sum(), abs=1e-4)
+    assert space.score(outputs, 0)[1] == pytest.approx(-(probs * np.log(probs)).sum(), abs=1e-4)
     assert int(space.mode(outputs)) == probs.argmax()
     draws = jax.vmap(lambda key: space.sample(outputs, key))(jax.random.split(jax.random.key(3), 20_000))
     shares = np.bincount(np.asarray(draws), minlength=count) / 20_000
@@ -150,18 +152,18 @@ def test_slots_choices_are_a_distribution() -> None:
     choices = {name: np.zeros((len(grid), *sizes[name][:-1]), np.int32) for name in outputs}
     for column, (name, place) in zip(grid.T, places, strict=True):
         choices[name][(slice(None), *place)] = column
-    log_probs = jax.jit(jax.vmap(lambda choice: space.log_prob(outputs, choice)))(jax.tree.map(jnp.asarray, choices))
+    log_probs = jax.jit(jax.vmap(lambda choice: space.score(outputs, choice)[0]))(jax.tree.map(jnp.asarray, choices))
     assert np.exp(np.asarray(log_probs, np.float64)).sum() == pytest.approx(1, abs=1e-3)
     mode = space.mode(outputs)
-    assert space.log_prob(outputs, mode) == pytest.approx(float(log_probs.max()), abs=1e-4)
+    assert space.score(outputs, mode)[0] == pytest.approx(float(log_probs.max()), abs=1e-4)
 
 
 @spaces
 def test_the_mode_is_the_likeliest(name: str, scenario: str) -> None:
     parts = designing(name, scenario)
     space, outputs = parts["space"], parts["outputs"]
-    best = space.log_prob(outputs, space.mode(outputs))
-    draw = jax.vmap(lambda key: space.log_prob(outputs, space.sample(outputs, key)))
+    best = space.score(outputs, space.mode(outputs))[0]
+    draw = jax.vmap(lambda key: space.score(outputs, space.sample(outputs, key))[0])
     assert (draw(jax.random.split(jax.random.key(4), 200)) <= best + 1e-5).all()
     logits = outputs if isinstance(outputs, dict) else {"template": outputs}
     mode = space.mode(outputs) if isinstance(outputs, dict) else {"template": space.mode(outputs)}
@@ -227,7 +229,7 @@ def test_the_gradient_is_finite_and_reaches_everything(name: str, scenario: str)
     def slope(weights):
         def loss(team):
             outputs, value = space.network.apply(weights, team)
-            return space.log_prob(outputs, choice) + 0.1 * space.entropy(outputs) + (value - 1) ** 2
+            return sum(space.score(outputs, choice)) + (value - 1) ** 2
 
         return jnp.sum(jax.vmap(loss)(teams))
 
@@ -275,7 +277,8 @@ def learned(scenario: str, learner: Any, space: Any, sees: Any = "all"):
     env, params = jaxmas.make(scenario)
     config = MetaSkillConfig(learner=learner, space=space, sees=sees, updates=UPDATES, **SMALL)
     state = config.initial_state(env, params, jax.random.key(0))
-    state, logs = config.train_chunk(env, params, NETWORK, network_weights(), state, UPDATES)
+    start = Policies(RandomPolicy(env), None, NETWORK, network_weights())
+    state, logs = config.train_chunk(env, params, start, state, UPDATES)
     return config, state, {name: np.asarray(values) for name, values in logs.items()}
 
 
@@ -307,14 +310,14 @@ def test_a_learner_that_sees_nothing_stays_at_the_best_constant() -> None:
 def test_a_masked_policy_plans_the_same_for_every_query_it_cannot_tell_apart() -> None:
     config, state, _ = learned("probe-context-v0", "group", "template", "nothing")
     env, params = jaxmas.make("probe-context-v0")
-    policy = config.policy(env, greedy=True)
+    policy, _ = config.designer(env, state, greedy=True)
     assert isinstance(policy, MaskedPolicy)
     teams = [env.reset(jax.random.key(seed), params)[1] for seed in range(8)]
     assert len({team.task_tokens.argmax().item() for team in teams}) == 2
     plans = [policy.apply(state.params, (), team, jax.random.key(0))[0].tier[0].item() for team in teams]
     assert len(set(plans)) == 1
     seeing, learnt, _ = learned("probe-context-v0", "group", "template")
-    clear = seeing.policy(env, greedy=True)
+    clear, _ = seeing.designer(env, learnt, greedy=True)
     chosen = [clear.apply(learnt.params, (), team, jax.random.key(0))[0].tier[0].item() for team in teams]
     assert chosen == [team.task_tokens.argmax().item() for team in teams]
 
@@ -334,16 +337,15 @@ def test_plans_of_a_group_meet_one_query_and_one_noise() -> None:
     executor, weights = jaxmas.load_executor("act", env, params)
     for shared in (True, False):
         config = MetaSkillConfig(learner="group" if shared else "ppo", queries=6, plans=4, width=8)
-        policy = config.policy(env)
         state = config.initial_state(env, params, jax.random.key(0))
-        keys = jax.random.split(jax.random.key(1))
-        play = functools.partial(meta_skill.play_plans, config, env, params, policy, state.params, executor, weights)
-        steps = jax.jit(play)(*keys)
+        policies = Policies(*config.designer(env, state), executor, weights)
+        play = jax.jit(functools.partial(play_groups, env, params, policies, sizes=config.sizes))
+        steps, _ = play(*jax.random.split(jax.random.key(1)))
         context = np.asarray(steps.team.task_tokens.argmax(-1)).reshape(6, 4)
         assert (context == context[:, :1]).all() == shared
         assert len(np.unique(context)) == 2
-        assert config.queries_per_group == (1 if shared else 4)
-        tiers = np.asarray(steps.plan.tier[..., 0, 0])
+        assert config.sizes.queries == (6 if shared else 24)
+        tiers = np.asarray(steps.plan.tier[..., 0]).reshape(6, 4)
         assert (tiers != tiers[:, :1]).any()  # plans of a group are drawn one by one
 
 
@@ -351,13 +353,13 @@ def test_the_group_learner_discounts_later_intervals() -> None:
     """Two plans of one query: 0.3 now, or 1 later. At γ = 0.2 the first is worth more, and has to become likelier."""
     env, params = jaxmas.make("probe-delayed-v0")
     config = MetaSkillConfig(queries=1, plans=2, width=8, discount=0.2, entropy=0.0)
-    policy = config.policy(env)
     state = config.initial_state(env, params, jax.random.key(0))
+    policy, _ = config.designer(env, state)
     team = env.reset(jax.random.key(0), params)[1]
 
     def log_prob(weights, choice=0):
         outputs, _ = policy.space.network.apply(weights, team)
-        return policy.space.log_prob(outputs, jnp.int32(choice))
+        return policy.space.score(outputs, jnp.int32(choice))[0]
 
     old_log_prob = functools.partial(log_prob, state.params)
 

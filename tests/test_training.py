@@ -360,7 +360,7 @@ def test_numbers_that_are_none_leave_nothing(worlds, tmp_path: Path) -> None:
 class Diverging(MetaSkillConfig):
     """Loses its weights in the first chunk; what it samples from them is still a plan, and so earns a reward."""
 
-    def train_chunk(self, env, params, executor, executor_params, state, updates: int):
+    def train_chunk(self, env, params, start, state, updates: int):
         weights = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
         after = dataclasses.replace(state, params=weights, update=state.update + updates)
         return after, {"reward": jnp.full(updates, 0.5)}
