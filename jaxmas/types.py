@@ -50,6 +50,7 @@ class TimeStep:
     observation: Observation
     reward: Float[Array, ""]
     agent_reward: Float[Array, "num_agents"]
+    """What each agent did by itself, a help to executors' learning; no score counts it."""
     terminated: Bool[Array, ""]
     truncated: Bool[Array, ""]
     metrics: dict[str, Shaped[Array, ""]]

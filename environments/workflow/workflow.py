@@ -193,7 +193,8 @@ class Workflow(Environment):
         answer = v.settled(_answers(state, actions))
         counted = work.acting & (answer < v.VOCABULARY)
         board = record(state.board, work, state.team, answer, counted)
-        totals = _add_up(state, answer, counted, params)
+        right = jnp.where(answer == query.answer[work.task], 1, -1) * counted
+        totals = _add_up(state, right, params)
         step = state.step + ~state.over
         upcoming = next_work(query, state.team, board, params, state.seed, state.agent_seeds, step)
         due, answered = _report(state, board, params, step, jnp.any(upcoming.acting))
@@ -209,7 +210,7 @@ class Workflow(Environment):
         timestep = TimeStep(
             observation=self._observe(state),
             reward=reward,
-            agent_reward=jnp.zeros(self.num_agents),
+            agent_reward=jnp.where(state.character == HONEST, right, 0).astype(jnp.float32),
             terminated=over,
             truncated=jnp.array(False),
             metrics=metrics,
@@ -325,16 +326,10 @@ def _answers(state: WorkflowState, actions: Int[Array, "num_agents"]) -> Int[Arr
     return jnp.where(state.character == ADVERSARIAL, agreed, answer)
 
 
-def _add_up(
-    state: WorkflowState,
-    answer: Int[Array, "num_agents"],
-    counted: Bool[Array, "num_agents"],
-    params: WorkflowParams,
-) -> Totals:
-    """Charge the attempts of this step."""
+def _add_up(state: WorkflowState, right: Int[Array, "num_agents"], params: WorkflowParams) -> Totals:
+    """Charge the attempts of this step; ``right`` is 1 for a right vote, -1 for a wrong one, 0 for none."""
     work, totals = state.work, state.totals
     price = params.tier_cost[state.team.tier] * (1 + params.read_cost * work.messages)
-    right = jnp.where(answer == state.query.answer[work.task], 1, -1) * counted
     return dataclasses.replace(
         totals,
         cost=totals.cost + jnp.sum(jnp.where(work.acting, price, 0)),
