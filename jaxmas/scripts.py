@@ -82,6 +82,16 @@ class Grammar:
     columns: tuple[str, ...]
     """The kinds of values that ``block`` takes."""
 
+    @property
+    def values(self) -> Int[Array, "tokens"]:
+        """Return what the tokens stand for; of keywords it is 0."""
+        return jnp.array([token.value for token in self.tokens])
+
+    @property
+    def closing(self) -> int:
+        """Return the state in which the next token completes a block."""
+        return self.node(f"block {self.columns[-1]}")
+
     def find(self, kind: str, wanted: str | int) -> int:
         """Return the number of the token with this word, or value; -1 where there is none."""
         field = 1 if isinstance(wanted, str) else 2
@@ -228,7 +238,8 @@ class Language:
         known = (tokens >= 0) & (tokens < self.size)
         token = jnp.clip(tokens, 0, self.size - 1)
         after = jnp.array(self.grammar.follow)[state.node, token]
-        empty = (state.members == 0) & (token != self.grammar.find(STATEMENT, "add"))
+        brings = (token == self.grammar.find(STATEMENT, "add")) | (state.node == self.grammar.closing)
+        empty = (state.members == 0) & ~brings
         rest = jnp.array(self.grammar.rest)[after, empty.astype(jnp.int32)]
         room = state.place + 1 + rest <= self.length
         needs = jnp.array([token.needs for token in self.grammar.tokens])[token]
@@ -240,39 +251,42 @@ class Language:
         legal = jnp.all(self.checks(state, jnp.arange(self.size)), axis=-1)
         return jnp.where(state.over, jnp.arange(self.size) == self.grammar.find(STATEMENT, "stop"), legal)
 
-    def advance(self, state: Reading, token: Int[Array, ""], team: TeamObservation | None) -> Reading:
+    def advance(self, state: Reading, token: Int[Array, ""], team: TeamObservation) -> Reading:
         """Read one token; an illegal one makes the program invalid, and it stays where it was."""
+        return self._advance(state, token, jnp.sum(self._build(self._row(state, token), team).active))
+
+    def _advance(self, state: Reading, token: Int[Array, ""], block: Int[Array, ""]) -> Reading:
+        """Read one token; ``block`` is how many members a block has that is complete with it."""
         legal = jnp.all(self.checks(state, token))
         rejected = dataclasses.replace(state, valid=state.valid & (legal | state.over))
         goes_on = legal & ~state.over
-        after = self._after(state, jnp.clip(token, 0, self.size - 1), team)
-        return jax.tree.map(lambda new, old: jnp.where(goes_on, new, old), after, rejected)
+        return jax.tree.map(lambda new, old: jnp.where(goes_on, new, old), self._after(state, token, block), rejected)
 
-    def _after(self, state: Reading, token: Int[Array, ""], team: TeamObservation | None) -> Reading:
-        """Return the parser after a token that is taken to be legal; without a team, a block has one member."""
+    def _after(self, state: Reading, token: Int[Array, ""], block: Int[Array, ""]) -> Reading:
+        """Return the parser after a token that is taken to be legal."""
         tables, members = self.grammar, state.members
-        value = jnp.array([each.value for each in tables.tokens])[token]
-        row = jnp.where(jnp.arange(len(tables.columns)) == state.place - 1, value, state.row)
-        built = jnp.int32(1) if team is None else jnp.sum(self._build(row, team).active)
-        cases = [
-            state.node == tables.node(f"block {tables.columns[-1]}"),
-            token == tables.find(STATEMENT, "add"),
-            token == tables.find(STATEMENT, "double"),
-        ]
-        sizes = [built, members + 1, jnp.minimum(2 * members, self.env.num_agents)]
+        token = jnp.clip(token, 0, self.size - 1)
+        add, double = (token == tables.find(STATEMENT, keyword) for keyword in ("add", "double"))
+        sizes = [block, members + 1, jnp.minimum(2 * members, self.env.num_agents)]
         return Reading(
             node=jnp.array(tables.follow)[state.node, token],
             place=state.place + 1,
-            members=jnp.select(cases, sizes, members).astype(jnp.int32),
-            focus=jnp.where(cases[1], members, state.focus),
+            members=jnp.select([state.node == tables.closing, add, double], sizes, members).astype(jnp.int32),
+            focus=jnp.where(add, members, state.focus),
             last=token.astype(jnp.int32),
-            row=row.astype(jnp.int32),
+            row=self._row(state, token),
             valid=state.valid,
         )
 
+    def _row(self, state: Reading, token: Int[Array, ""]) -> Int[Array, "columns"]:
+        """Return the row of a block with one more token; a block begins a program, so the place says which column."""
+        value = self.grammar.values[jnp.clip(token, 0, self.size - 1)]
+        return jnp.where(jnp.arange(len(self.grammar.columns)) == state.place - 1, value, state.row).astype(jnp.int32)
+
     def trace(self, tokens: Int[Array, "length"], team: TeamObservation) -> tuple[Reading, Reading]:
         """Return the parser after a whole program, and stacked before each of its tokens."""
-        return jax.lax.scan(lambda state, token: (self.advance(state, token, team), state), self.start(), tokens)
+        block = jnp.sum(self._first_plan(tokens, team).active)
+        return jax.lax.scan(lambda state, token: (self._advance(state, token, block), state), self.start(), tokens)
 
     def accepts(self, end: Reading) -> Bool[Array, ""]:
         """Return whether a program that was read to its end is valid."""
@@ -283,10 +297,12 @@ class Language:
 
         def step(carry: tuple[Reading, Plan], token: Int[Array, ""]) -> tuple[tuple[Reading, Plan], None]:
             state, plan = carry
-            after = self.advance(state, token, team)
+            after = self._advance(state, token, block)
             return (after, self._perform(state, after, token, plan, team)), None
 
-        (end, plan), _ = jax.lax.scan(step, (self.start(), self._first_plan(tokens, team)), tokens)
+        first = self._first_plan(tokens, team)
+        block = jnp.sum(first.active)
+        (end, plan), _ = jax.lax.scan(step, (self.start(), first), tokens)
         valid, space = self.accepts(end), self.env.plan_space
         plan = dataclasses.replace(plan, active=jnp.arange(self.env.num_agents) < end.members)
         plan = jax.tree.map(lambda made, empty: jnp.where(valid, made, empty), plan, space.empty())
@@ -300,8 +316,7 @@ class Language:
     def _first_plan(self, tokens: Int[Array, "length"], team: TeamObservation) -> Plan:
         """Return what the other statements change: the plan of the block, or the empty one."""
         block = tokens[0] == self.grammar.find(STATEMENT, "block")
-        values = jnp.array([token.value for token in self.grammar.tokens])
-        row = values[jnp.clip(tokens[1 : 1 + len(self.grammar.columns)], 0, self.size - 1)]
+        row = self.grammar.values[jnp.clip(tokens[1 : 1 + len(self.grammar.columns)], 0, self.size - 1)]
         built, empty = self._build(row, team), self.env.plan_space.empty()
         return jax.tree.map(lambda built, empty: jnp.where(block, built, empty), built, empty)
 
@@ -310,8 +325,7 @@ class Language:
     ) -> Plan:
         """Carry out a token; what becomes of the plan of an invalid program does not matter."""
         tables, slot = self.grammar, jnp.arange(self.env.num_agents)
-        values = jnp.array([each.value for each in tables.tokens])
-        value, before = (values[jnp.clip(each, 0, self.size - 1)] for each in (token, state.last))
+        value, before = (tables.values[jnp.clip(each, 0, self.size - 1)] for each in (token, state.last))
         at = {name: state.node == number for number, name in enumerate(tables.nodes)}
         between, never = at["first"] | at["next"], jnp.array(False)
         add = between & (token == tables.find(STATEMENT, "add"))
@@ -365,7 +379,7 @@ class Language:
             kind = _expected(tables, node)
             refuse(word not in known, f"token {len(tokens) + 1}: {word!r} is no {kind}; {did_you_mean(word, known)}")
             tokens.append(known[word])
-            node = tables.follow[node, known[word]]
+            node = int(tables.follow[node, known[word]])
         refuse(len(tokens) > self.length, f"the program has {len(tokens)} tokens; it may have {self.length}")
         return jnp.array(tokens + [tables.find(STATEMENT, "stop")] * (self.length - len(tokens)), jnp.int32)
 
@@ -400,7 +414,8 @@ def _peek(
     language: Language, state: Reading, token: Int[Array, ""], team: TeamObservation | None
 ) -> tuple[Bool[Array, "reasons"], Reading]:
     """Return the checks of a token, and the parser after it as if it were legal."""
-    return language.checks(state, token), language._after(state, jnp.clip(token, 0, language.size - 1), team)
+    block = 1 if team is None else jnp.sum(language._build(language._row(state, token), team).active)
+    return language.checks(state, token), language._after(state, token, jnp.int32(block))
 
 
 @functools.cache
