@@ -88,8 +88,8 @@ T, F = True, False
 def test_members_who_read_each_other() -> None:
     env, team = world("workflow", 8)
     plan = plan_of(
-        "add specialist-2 strong add generalist weak read first add critic middle read back1 read back2 send back2 "
-        "assign first quorum all 2 quorum rest 5 stop",
+        "add specialist-2 strong add generalist weak read first add critic middle read back1 read back1 read back2 "
+        "send back2 assign first quorum all 2 quorum rest 5 stop",
         Language(env, 32),
         team,
     )
