@@ -27,6 +27,16 @@ TIERS = ("weak", "middle", "strong", "mixed", "hard", "escalate")
 harder of the assigned subtasks; all weak but the last member, who is strong."""
 TASKS = ("free", "assigned")
 """Members choose; or each has one subtask, in turn, ``size`` members per subtask."""
+PARTS = {
+    "topology": TOPOLOGIES,
+    "size": (),
+    "roles": ROLES,
+    "tier": TIERS,
+    "tasks": TASKS,
+    "quorum": (),
+    "sink_quorum": (),
+}
+"""The columns of a row and the names of their values; those without names are plain numbers."""
 HARD = 0.35
 """Seen difficulty above which ``hard`` takes the strong tier; below half of it, the weak one."""
 

@@ -8,10 +8,11 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxmas.algorithms import workflow_plans as grammar
 from jaxmas.algorithms.workflow_plans import ROLES, TASKS, TIERS, TOPOLOGIES, Template
+from jaxmas.environments.workflow.params import role_names
 from jaxmas.policies import RandomPolicy, TemplatePolicy
 from jaxmas.registry import STRATEGIES, TEMPLATES
 from jaxmas.types import Environment, MetaPolicy
@@ -25,6 +26,12 @@ class Templates:
 
     rows: tuple[Row, ...]
     build: Callable[..., Any]
+    parts: ClassVar[dict[str, tuple[str, ...]]] = grammar.PARTS
+
+    def names(self, env: Any) -> dict[str, tuple[str, ...]]:
+        """Return what the values of plan fields are called."""
+        tiers = TIERS[:3] if env.num_tiers == 3 else ()
+        return {"role": role_names(env.num_skills), "tier": tiers}
 
     def table(self) -> Template:
         """Return all rows as a tree of columns."""

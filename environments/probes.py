@@ -133,6 +133,8 @@ class ProbeTemplates:
     """One row per tier."""
 
     rows: tuple[tuple[int, ...], ...] = ((0,), (1,))
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {"tier": ()}
+    """The one column; its values are plain numbers."""
 
     def table(self) -> Int[Array, "rows"]:
         """Return the tiers."""
