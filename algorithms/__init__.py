@@ -3,5 +3,5 @@
 
 def register() -> None:
     """Enter every strategy, template family and algorithm into the registry."""
-    from jaxmas import design_spaces  # noqa: F401
+    from jaxmas import design_spaces, script_space  # noqa: F401
     from jaxmas.algorithms import meta_skill, workflow_strategies  # noqa: F401

@@ -27,14 +27,14 @@ from jaxmas.learning import clipped_surrogate, gae, leave_one_out, linear
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
 from jaxmas.rollout import MetaStep, Policies
-from jaxmas.types import Environment, TeamObservation
+from jaxmas.types import Environment
 
 
 @dataclasses.dataclass(frozen=True)
 class MetaSkillConfig:
     """Settings of meta-skill."""
 
-    space: Literal["template", "slots"] = "template"
+    space: Literal["template", "slots", "script", "script-free"] = "template"
     """How the policy expresses a plan."""
     learner: Literal["group", "ppo"] = "group"
     updates: int = 400
@@ -109,46 +109,9 @@ class TrainState:
     update: Int[Array, ""]
 
 
-@dataclasses.dataclass(frozen=True)
-class MaskedPolicy:
-    """A learned policy that is shown only part of the query: a reference for what looking is worth."""
-
-    policy: LearnedPolicy
-    sees: str
-
-    @property
-    def space(self) -> Any:
-        """Return the design space behind the mask."""
-        return self.policy.space
-
-    def init(self) -> tuple:
-        """Return the empty carry."""
-        return ()
-
-    def mask(self, team: TeamObservation) -> TeamObservation:
-        """Blank what the policy may not see; plans are still built from the full observation."""
-        shown = dataclasses.replace(
-            team, task_tokens=jnp.zeros_like(team.task_tokens), task_parents=team.task_parents * 0 - 1
-        )
-        shown = dataclasses.replace(shown, task_mask=jnp.ones_like(team.task_mask))
-        if self.sees == "nothing":
-            shown = dataclasses.replace(shown, global_features=jnp.zeros_like(team.global_features))
-        return shown
-
-    def apply(self, params, carry, team, key):
-        """Choose from the masked observation, build from the full one."""
-        _, carry, info = self.policy.apply(params, carry, self.mask(team), key)
-        return self.space.to_plan(info["choice"], team), carry, info
-
-    def initial_params(self, key: PRNGKeyArray, team: TeamObservation) -> Any:
-        """Return fresh parameters."""
-        return self.policy.initial_params(key, team)
-
-
-def make_policy(config: MetaSkillConfig, env: Environment, greedy: bool = False) -> Any:
+def make_policy(config: MetaSkillConfig, env: Environment, greedy: bool = False) -> LearnedPolicy:
     """Return the meta-policy that a configuration describes."""
-    policy = LearnedPolicy(DESIGN_SPACES[config.space](env, config.width), greedy)
-    return policy if config.sees == "all" else MaskedPolicy(policy, config.sees)
+    return LearnedPolicy(DESIGN_SPACES[config.space](env, config.width), greedy, config.sees)
 
 
 def optimiser(config: MetaSkillConfig) -> optax.GradientTransformation:
@@ -194,13 +157,6 @@ def update(
     return TrainState(weights, moments, key, state.update + 1), logs
 
 
-def scores(policy: Any, weights: Any, team: TeamObservation, choice: Any) -> tuple[Array, Array, Array]:
-    """Return log-probability, entropy and value of one decision under ``weights``."""
-    shown = policy.mask(team) if isinstance(policy, MaskedPolicy) else team
-    outputs, value = policy.space.network.apply(weights, shown)
-    return *policy.space.score(outputs, choice), value
-
-
 def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weight, key) -> tuple[Any, Any, dict]:
     """Follow the clipped surrogate of each plan's leave-one-out advantage over several epochs of the whole batch.
 
@@ -231,7 +187,7 @@ def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weig
 
 def _score_group(policy, weights, steps: MetaStep) -> tuple[Array, Array]:
     """Return log-probability and entropy of every decision ``[queries, plans, boundaries]``."""
-    score = functools.partial(scores, policy, weights)
+    score = functools.partial(policy.score, weights)
     if steps.reward.shape[-1] > 1:
         return jax.vmap(jax.vmap(jax.vmap(score)))(steps.team, steps.info["choice"])[:2]
     # All plans of a query answer one observation: it is encoded once.
@@ -242,7 +198,7 @@ def _score_group(policy, weights, steps: MetaStep) -> tuple[Array, Array]:
 def learn_ppo(config, policy, state: TrainState, steps: MetaStep, entropy_weight, key) -> tuple[Any, Any, dict]:
     """Follow the clipped surrogate of generalised advantages over several epochs of minibatches."""
     rows = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), steps)
-    value = functools.partial(scores, policy, state.params)
+    value = functools.partial(policy.score, state.params)
     last = jax.tree.map(lambda leaf: leaf[:, -1], rows)
     bootstrap = jax.vmap(value)(last.next_team, last.info["choice"])[2]
     values = rows.info["value"]
@@ -280,7 +236,7 @@ def _ppo_step(config: MetaSkillConfig, policy, entropy_weight: Float[Array, ""],
     advantage = (part["advantage"] - mean) / (deviation + 1e-6)
 
     def loss(weights):
-        log_prob, entropy, value = jax.vmap(functools.partial(scores, policy, weights))(part["team"], part["choice"])
+        log_prob, entropy, value = jax.vmap(functools.partial(policy.score, weights))(part["team"], part["choice"])
         surrogate = clipped_surrogate(log_prob - part["old"], advantage, config.clip)
         error = 0.5 * (value - part["target"]) ** 2
         total = surrogate + config.value_weight * error - entropy_weight * entropy

@@ -6,7 +6,7 @@ that builds a template.
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -81,19 +81,21 @@ class TemplateSpace:
         table = tuple(tuple(known.index(v) for known, v in zip(values, row, strict=True)) for row in rows)
         return TemplateNetwork(tuple(len(known) for known in values), table, self.width)
 
-    def sample(self, outputs: Array, key: PRNGKeyArray) -> Int[Array, ""]:
+    def sample(self, outputs: Array, key: PRNGKeyArray, team: TeamObservation) -> Int[Array, ""]:
         """Draw a template."""
         return jax.random.categorical(key, outputs)
 
-    def mode(self, outputs: Array) -> Int[Array, ""]:
+    def mode(self, outputs: Array, team: TeamObservation) -> Int[Array, ""]:
         """Return the likeliest template."""
         return jnp.argmax(outputs)
 
-    def score(self, outputs: Array, choice: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def score(
+        self, outputs: Array, choice: Int[Array, ""], team: TeamObservation
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Return the log-probability of a template and the entropy over templates."""
         return _score(outputs, choice), _entropy(outputs)
 
-    def valid(self, choice: Int[Array, ""]) -> Bool[Array, ""]:
+    def valid(self, choice: Int[Array, ""], team: TeamObservation) -> Bool[Array, ""]:
         """Return whether the choice is one: always."""
         return choice >= 0
 
@@ -166,21 +168,23 @@ class SlotsSpace:
         templates = TemplateSpace(self.env, self.width).network
         return SlotsNetwork(templates, space.num_roles, space.num_tiers, space.max_quorum, self.width, self.keep)
 
-    def sample(self, outputs: dict[str, Array], key: PRNGKeyArray) -> dict[str, Array]:
+    def sample(self, outputs: dict[str, Array], key: PRNGKeyArray, team: TeamObservation) -> dict[str, Array]:
         """Draw a template and an edit per head and slot."""
         keys = dict(zip(sorted(outputs), jax.random.split(key, len(outputs)), strict=True))
         return {name: jax.random.categorical(keys[name], logits) for name, logits in outputs.items()}
 
-    def mode(self, outputs: dict[str, Array]) -> dict[str, Array]:
+    def mode(self, outputs: dict[str, Array], team: TeamObservation) -> dict[str, Array]:
         """Return the likeliest template and edits."""
         return {name: jnp.argmax(logits, axis=-1) for name, logits in outputs.items()}
 
-    def score(self, outputs: dict[str, Array], choice: dict[str, Array]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def score(
+        self, outputs: dict[str, Array], choice: dict[str, Array], team: TeamObservation
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Return the joint log-probability, and the entropy of the template alone: edits are rare by design."""
         log_prob = sum((jnp.sum(_score(outputs[name], choice[name])) for name in outputs), jnp.float32(0))
         return log_prob, _entropy(outputs["template"])
 
-    def valid(self, choice: dict[str, Array]) -> Bool[Array, ""]:
+    def valid(self, choice: dict[str, Array], team: TeamObservation) -> Bool[Array, ""]:
         """Return whether the choice is one: always."""
         return choice["template"] >= 0
 
@@ -216,25 +220,55 @@ DESIGN_SPACES.add("slots", SlotsSpace, "per-slot heads over attention to tasks, 
 
 @dataclasses.dataclass(frozen=True)
 class LearnedPolicy:
-    """A design space with a network, as a meta-policy; greedy or sampling."""
+    """A design space with a network, as a meta-policy; greedy or sampling.
+
+    ``sees`` says what its network is shown of a query: all of it, or, as a reference for what looking is worth, the
+    global features only, or nothing. Plans are built for the query as it is.
+    """
 
     space: Any
     greedy: bool = False
+    sees: Literal["all", "global", "nothing"] = "all"
 
     def init(self) -> tuple:
         """Return the empty carry."""
         return ()
 
+    def outputs(self, params: Any, team: TeamObservation) -> tuple[Any, Float[Array, ""]]:
+        """Return what the space samples from and the value of the query."""
+        return self.space.network.apply(params, self._shown(team))
+
     def apply(
         self, params: Any, carry: tuple, team: TeamObservation, key: PRNGKeyArray
     ) -> tuple[Plan, tuple, dict[str, Any]]:
         """Return a plan; the info holds the choice, whether it is valid, its log-probability and the value."""
-        outputs, value = self.space.network.apply(params, team)
-        choice = self.space.mode(outputs) if self.greedy else self.space.sample(outputs, key)
-        log_prob, _ = self.space.score(outputs, choice)
-        info = {"choice": choice, "valid": self.space.valid(choice), "log_prob": log_prob, "value": value}
-        return self.space.to_plan(choice, team), carry, info
+        space = self.space
+        outputs, value = self.outputs(params, team)
+        choice = space.mode(outputs, team) if self.greedy else space.sample(outputs, key, team)
+        log_prob, _ = space.score(outputs, choice, team)
+        info = {"choice": choice, "valid": space.valid(choice, team), "log_prob": log_prob, "value": value}
+        return space.to_plan(choice, team), carry, info
+
+    def score(
+        self, params: Any, team: TeamObservation, choice: Any
+    ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+        """Return the log-probability of a choice, the entropy and the value of the query."""
+        outputs, value = self.outputs(params, team)
+        return *self.space.score(outputs, choice, team), value
 
     def initial_params(self, key: PRNGKeyArray, team: TeamObservation) -> Any:
         """Return fresh parameters."""
         return self.space.network.init(key, team)
+
+    def _shown(self, team: TeamObservation) -> TeamObservation:
+        if self.sees == "all":
+            return team
+        shown = dataclasses.replace(
+            team,
+            task_tokens=jnp.zeros_like(team.task_tokens),
+            task_parents=team.task_parents * 0 - 1,
+            task_mask=jnp.ones_like(team.task_mask),
+        )
+        if self.sees == "global":
+            return shown
+        return dataclasses.replace(shown, global_features=jnp.zeros_like(team.global_features))

@@ -158,7 +158,7 @@ def updating(name: str, executor_name: str, **settings: Any):
     return update, (params, weights, state)
 
 
-VARIANTS = [(learner, space) for learner in ("group", "ppo") for space in ("template", "slots")]
+VARIANTS = [(learner, space) for learner in ("group", "ppo") for space in ("template", "slots")] + [("group", "script")]
 
 
 @pytest.mark.parametrize(("learner", "space"), VARIANTS)

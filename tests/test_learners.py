@@ -11,7 +11,7 @@ import pytest
 
 import jaxmas
 from jaxmas.algorithms import meta_skill
-from jaxmas.algorithms.meta_skill import MaskedPolicy, MetaSkillConfig
+from jaxmas.algorithms.meta_skill import MetaSkillConfig
 from jaxmas.environments.probes import OPTIMAL
 from jaxmas.environments.workflow.observe import GLOBAL_FEATURES
 from jaxmas.errors import JaxmasError
@@ -119,20 +119,21 @@ spaces = pytest.mark.parametrize(("name", "scenario"), SPACES)
 
 
 def test_every_design_space_is_checked_here() -> None:
-    assert {name for name, _ in SPACES} == set(DESIGN_SPACES.names())
+    elsewhere = {"script", "script-free"}  # tests/test_scripts.py
+    assert {name for name, _ in SPACES} | elsewhere == set(DESIGN_SPACES.names())
 
 
 @pytest.mark.parametrize("scenario", ["probe-context-v0", "workflow-mixed-v0"])
 def test_template_choices_are_a_distribution(scenario: str) -> None:
     parts = designing("template", scenario)
-    space, outputs = parts["space"], parts["outputs"]
+    space, outputs, team = parts["space"], parts["outputs"], parts["team"]
     count = len(TEMPLATES[parts["env"].family].rows)
-    log_probs = jax.vmap(lambda choice: space.score(outputs, choice)[0])(jnp.arange(count))
+    log_probs = jax.vmap(lambda choice: space.score(outputs, choice, team)[0])(jnp.arange(count))
     probs = np.exp(np.asarray(log_probs))
     assert probs.sum() == pytest.approx(1, abs=1e-5) and probs.std() > 0
-    assert space.score(outputs, 0)[1] == pytest.approx(-(probs * np.log(probs)).sum(), abs=1e-4)
-    assert int(space.mode(outputs)) == probs.argmax()
-    draws = jax.vmap(lambda key: space.sample(outputs, key))(jax.random.split(jax.random.key(3), 20_000))
+    assert space.score(outputs, 0, team)[1] == pytest.approx(-(probs * np.log(probs)).sum(), abs=1e-4)
+    assert int(space.mode(outputs, team)) == probs.argmax()
+    draws = jax.vmap(lambda key: space.sample(outputs, key, team))(jax.random.split(jax.random.key(3), 20_000))
     shares = np.bincount(np.asarray(draws), minlength=count) / 20_000
     assert (np.abs(shares - probs) < 5 * np.sqrt(probs / 20_000) + 1e-3).all()
 
@@ -140,7 +141,7 @@ def test_template_choices_are_a_distribution(scenario: str) -> None:
 def test_slots_choices_are_a_distribution() -> None:
     """The probe is small enough to list all of them: two templates, two slots of few edits, one task."""
     parts = designing("slots", "probe-context-v0")
-    space, outputs = parts["space"], parts["outputs"]
+    space, outputs, team = parts["space"], parts["outputs"], parts["team"]
     sizes = {name: logits.shape for name, logits in outputs.items()}
     axes, places = [], []
     for name in sorted(outputs):
@@ -152,21 +153,23 @@ def test_slots_choices_are_a_distribution() -> None:
     choices = {name: np.zeros((len(grid), *sizes[name][:-1]), np.int32) for name in outputs}
     for column, (name, place) in zip(grid.T, places, strict=True):
         choices[name][(slice(None), *place)] = column
-    log_probs = jax.jit(jax.vmap(lambda choice: space.score(outputs, choice)[0]))(jax.tree.map(jnp.asarray, choices))
+    log_probs = jax.jit(jax.vmap(lambda choice: space.score(outputs, choice, team)[0]))(
+        jax.tree.map(jnp.asarray, choices)
+    )
     assert np.exp(np.asarray(log_probs, np.float64)).sum() == pytest.approx(1, abs=1e-3)
-    mode = space.mode(outputs)
-    assert space.score(outputs, mode)[0] == pytest.approx(float(log_probs.max()), abs=1e-4)
+    mode = space.mode(outputs, team)
+    assert space.score(outputs, mode, team)[0] == pytest.approx(float(log_probs.max()), abs=1e-4)
 
 
 @spaces
 def test_the_mode_is_the_likeliest(name: str, scenario: str) -> None:
     parts = designing(name, scenario)
-    space, outputs = parts["space"], parts["outputs"]
-    best = space.score(outputs, space.mode(outputs))[0]
-    draw = jax.vmap(lambda key: space.score(outputs, space.sample(outputs, key))[0])
+    space, outputs, team = parts["space"], parts["outputs"], parts["team"]
+    best = space.score(outputs, space.mode(outputs, team), team)[0]
+    draw = jax.vmap(lambda key: space.score(outputs, space.sample(outputs, key, team), team)[0])
     assert (draw(jax.random.split(jax.random.key(4), 200)) <= best + 1e-5).all()
     logits = outputs if isinstance(outputs, dict) else {"template": outputs}
-    mode = space.mode(outputs) if isinstance(outputs, dict) else {"template": space.mode(outputs)}
+    mode = space.mode(outputs, team) if isinstance(outputs, dict) else {"template": space.mode(outputs, team)}
     assert all(np.array_equal(np.argmax(logits[head], -1), mode[head]) for head in logits)
 
 
@@ -178,7 +181,7 @@ def test_every_draw_is_a_legal_plan(name: str, scenario: str) -> None:
 
     @jax.jit
     def draw(key):
-        choice = space.sample(flat, key)
+        choice = space.sample(flat, key, team)
         plan = space.to_plan(choice, team)
         return plan, env.plan_space.project(plan)[1]
 
@@ -191,7 +194,7 @@ def test_every_draw_is_a_legal_plan(name: str, scenario: str) -> None:
 def test_slot_edits_do_what_they_say() -> None:
     parts = designing("slots", "workflow-mixed-v0")
     space, team, outputs = parts["space"], parts["team"], parts["outputs"]
-    keep = jax.tree.map(jnp.zeros_like, space.mode(outputs))
+    keep = jax.tree.map(jnp.zeros_like, space.mode(outputs, team))
     to_plan = jax.jit(space.to_plan)
     row = next(i for i, row in enumerate(TEMPLATES["workflow"].rows) if row[1] == 2)
     keep["template"] = jnp.int32(row)
@@ -220,7 +223,7 @@ def test_the_gradient_is_finite_and_reaches_everything(name: str, scenario: str)
     """Over several queries: so few units of ReLU can all be off for one of them."""
     parts = designing(name, scenario)
     space = parts["space"]
-    choice = jax.tree.map(jnp.zeros_like, space.mode(parts["outputs"]))
+    choice = jax.tree.map(jnp.zeros_like, space.mode(parts["outputs"], parts["team"]))
     env, params = jaxmas.make(scenario, num_agents=parts["env"].num_agents)
     teams = jax.vmap(lambda key: env.reset(key, params)[1])(jax.random.split(jax.random.key(3), 8))
 
@@ -229,7 +232,7 @@ def test_the_gradient_is_finite_and_reaches_everything(name: str, scenario: str)
     def slope(weights):
         def loss(team):
             outputs, value = space.network.apply(weights, team)
-            return sum(space.score(outputs, choice)) + (value - 1) ** 2
+            return sum(space.score(outputs, choice, team)) + (value - 1) ** 2
 
         return jnp.sum(jax.vmap(loss)(teams))
 
@@ -285,6 +288,7 @@ def learned(scenario: str, learner: Any, space: Any, sees: Any = "all"):
 LEARNERS = [(learner, space) for learner in ("group", "ppo") for space in ("template", "slots")]
 TRIALS = [(name, *both) for name in ("probe-bandit-v0", "probe-context-v0") for both in LEARNERS]
 TRIALS += [("probe-delayed-v0", "group", "template"), ("probe-delayed-v0", "ppo", "slots")]
+TRIALS += [("probe-context-v0", "group", "script"), ("probe-context-v0", "group", "script-free")]
 
 
 def test_every_probe_is_learned_here() -> None:
@@ -311,7 +315,6 @@ def test_a_masked_policy_plans_the_same_for_every_query_it_cannot_tell_apart() -
     config, state, _ = learned("probe-context-v0", "group", "template", "nothing")
     env, params = jaxmas.make("probe-context-v0")
     policy, _ = config.designer(env, state, greedy=True)
-    assert isinstance(policy, MaskedPolicy)
     teams = [env.reset(jax.random.key(seed), params)[1] for seed in range(8)]
     assert len({team.task_tokens.argmax().item() for team in teams}) == 2
     plans = [policy.apply(state.params, (), team, jax.random.key(0))[0].tier[0].item() for team in teams]
@@ -359,7 +362,7 @@ def test_the_group_learner_discounts_later_intervals() -> None:
 
     def log_prob(weights, choice=0):
         outputs, _ = policy.space.network.apply(weights, team)
-        return policy.space.score(outputs, jnp.int32(choice))[0]
+        return policy.space.score(outputs, jnp.int32(choice), team)[0]
 
     old_log_prob = functools.partial(log_prob, state.params)
 
