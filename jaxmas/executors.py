@@ -5,7 +5,7 @@ plays, they have ``unroll``, which looks back at rows of remembered steps, and `
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,7 @@ from jaxmas.registry import EXECUTORS
 from jaxmas.types import Executor, Observation
 
 
+@runtime_checkable
 class Trainable(Executor, Protocol):
     """An executor that is a network."""
 

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ CHUNK = 20
 """Updates between log lines and checkpoints; a run's length need not be a multiple."""
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """What is registered as an algorithm: its settings, a frozen dataclass, with what makes a run of them.
 

@@ -131,7 +131,7 @@ def test_template_choices_are_a_distribution(scenario: str) -> None:
     log_probs = jax.vmap(lambda choice: space.score(outputs, choice, team)[0])(jnp.arange(count))
     probs = np.exp(np.asarray(log_probs))
     assert probs.sum() == pytest.approx(1, abs=1e-5) and probs.std() > 0
-    assert space.score(outputs, 0, team)[1] == pytest.approx(-(probs * np.log(probs)).sum(), abs=1e-4)
+    assert space.score(outputs, jnp.int32(0), team)[1] == pytest.approx(-(probs * np.log(probs)).sum(), abs=1e-4)
     assert int(space.mode(outputs, team)) == probs.argmax()
     draws = jax.vmap(lambda key: space.sample(outputs, key, team))(jax.random.split(jax.random.key(3), 20_000))
     shares = np.bincount(np.asarray(draws), minlength=count) / 20_000
