@@ -5,7 +5,7 @@ plays, they have ``unroll``, which looks back at rows of remembered steps, and `
 """
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxmas.distributions import Categorical
+from jaxmas.errors import JaxmasError
 from jaxmas.networks import MLP
 from jaxmas.registry import EXECUTORS
-from jaxmas.types import Executor, Observation
+from jaxmas.types import Environment, Executor, Observation
 
 
 @runtime_checkable
@@ -191,6 +192,38 @@ class PerRole:
         """Return the next carries and the outputs."""
         carry, every = jax.vmap(self.base.step, in_axes=(0, 0, None, None))(params, carry, observation, mask)
         return carry, _of_role(every, observation.role)
+
+
+def build(
+    outputs: int, *, network: Literal["mlp", "gru"] = "mlp", width: int = 64, layers: int = 2, roles: int = 0
+) -> Trainable:
+    """Return a network to train; with ``roles`` one for each of them. ``layers`` are those of a feed-forward one."""
+    base = GRUExecutor(outputs, width) if network == "gru" else MLPExecutor(outputs, (width,) * layers)
+    return PerRole(base, roles) if roles else base
+
+
+def starting_params(executor: Trainable, start: Executor, params: Any, key: PRNGKeyArray, features: int) -> Any:
+    """Return what training begins with: the parameters of a like ``start``, fresh ones if that is untrained."""
+    if start == executor:
+        return params
+    if isinstance(executor, PerRole) and start == executor.base:
+        return jax.tree.map(lambda leaf: jnp.tile(leaf, (executor.roles,) + (1,) * jnp.ndim(leaf)), params)
+    if isinstance(start, UntrainedExecutor):
+        return executor.initial_params(key, features)
+    raise JaxmasError(
+        f"training cannot go on from {start}: the network to train is {executor}; begin with --executor untrained, or "
+        "with a network of the same shape"
+    )
+
+
+def feature_size(env: Environment, params: Any) -> int:
+    """Return how many features an agent sees."""
+
+    def see():
+        state, _ = env.reset(jax.random.key(0), params)
+        return env.coordinate(jax.random.key(0), state, env.plan_space.empty(), params)[1]
+
+    return jax.eval_shape(see).features.shape[-1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 def leave_one_out(rewards: Float[Array, "*batch group"]) -> Float[Array, "*batch group"]:
@@ -43,6 +43,32 @@ def gae(
 
     _, advantages = jax.lax.scan(back, jnp.float32(0), (deltas, discounts, going_on), reverse=True)
     return advantages
+
+
+def decision_gae(
+    rewards: Float[Array, "time *batch"],
+    values: Float[Array, "time *batch"],
+    decided: Bool[Array, "time *batch"],
+    discount: float,
+    trace: float,
+) -> Float[Array, "time *batch"]:
+    """Return generalised advantages of decisions at some of the steps of an episode; elsewhere they mean nothing.
+
+    A decision lasts until the next one of its agent: δ_k = Σ_{t_k ≤ t < t_{k+1}} γ^(t − t_k) r_t + γ^(t_{k+1} − t_k)
+    V(t_{k+1}) − V(t_k),  A_k = δ_k + γ^(t_{k+1} − t_k) λ A_{k+1}, with zeros beyond the last decision
+    (``gae`` over semi-Markov transitions).
+    """
+
+    def back(later, now):
+        earned, value, advantage = (discount * ahead for ahead in later)
+        reward, here, decides = now
+        earned = earned + reward
+        whole = earned + value - here + trace * advantage
+        ahead = (jnp.where(decides, 0.0, earned), jnp.where(decides, here, value), jnp.where(decides, whole, advantage))
+        return ahead, whole
+
+    nothing = jnp.zeros_like(rewards[0])
+    return jax.lax.scan(back, (nothing, nothing, nothing), (rewards, values, decided), reverse=True)[1]
 
 
 def clipped_surrogate(log_ratio: Float[Array, "*b"], advantage: Float[Array, "*b"], clip: float) -> Float[Array, "*b"]:

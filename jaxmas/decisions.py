@@ -1,0 +1,141 @@
+"""Decisions: the few steps of a roll-out at which an agent acted, gathered into rows that executors learn from.
+
+Most agents wait most of the time, so a batch of all agents at all steps is mostly padding. A *row* is one decision of a
+feed-forward executor, or the whole episode of one agent of a recurrent one; rows have a time axis either way.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from jaxmas.executors import Trainable, legal
+from jaxmas.learning import decision_gae
+from jaxmas.pytrees import pytree
+from jaxmas.rollout import ExecutorStep
+
+
+@pytree
+class Rewards:
+    """What was earned at every step: episodes played side by side, leading axes ``[queries, designs, executions]``."""
+
+    team: Float[Array, "*groups time"]
+    agent: Float[Array, "*groups time num_agents"]
+
+
+@pytree
+class Rows:
+    """Decisions ``[rows, time]``, and where they come from."""
+
+    observation: Any
+    """An ``Observation`` whose agents are rows and time."""
+    action: Int[Array, "rows time"]
+    log_prob: Float[Array, "rows time"]
+    """Under the parameters that played."""
+    acting: Bool[Array, "rows time"]
+    """False for padding."""
+    episode: Int[Array, "rows time"]
+    """Index into the episodes, all groups' in one line."""
+    step: Int[Array, "rows time"]
+    agent: Int[Array, "rows time"]
+
+
+@pytree
+class Decisions:
+    """The rows of a roll-out, the rewards of all its steps, and how many decisions there were."""
+
+    rows: Rows
+    rewards: Rewards
+    count: Int[Array, ""]
+    """Decisions made; those beyond the capacity are in no row, their rewards are."""
+
+
+def gather(steps: ExecutorStep, capacity: int, recurrent: bool) -> Decisions:
+    """Gather decisions of steps ``[queries, designs, executions, boundaries, interval, …]`` into rows.
+
+    ``capacity`` is how many rows there are per episode on average. Where more agents acted than fit, rows are taken at
+    even distances, so that no time, agent or query is preferred.
+    """
+    groups = steps.live.shape[:3]
+    steps = jax.tree.map(lambda leaf: leaf.reshape(math.prod(groups), -1, *leaf.shape[5:]), steps)
+    acting = steps.mask & steps.live[..., None]
+    episodes, time, agents = acting.shape
+    found, places = _spread(jnp.any(acting, axis=1) if recurrent else acting, capacity * episodes)
+    if recurrent:
+        episode, agent = (jnp.tile(place[:, None], (1, time)) for place in places)
+        step = jnp.tile(jnp.arange(time), (len(episode), 1))
+    else:
+        episode, step, agent = (place[:, None] for place in places)
+    at = episode, step, agent
+    rows = Rows(
+        observation=jax.tree.map(lambda leaf: leaf[at], steps.observation),
+        action=steps.action[at],
+        log_prob=steps.log_prob[at],
+        acting=acting[at] & found[:, None],
+        episode=episode,
+        step=step,
+        agent=agent,
+    )
+    rewards = Rewards(steps.reward.reshape(*groups, time), steps.agent_reward.reshape(*groups, time, agents))
+    return Decisions(rows, rewards, jnp.sum(acting))
+
+
+def _spread(flags: Bool[Array, "*axes"], capacity: int) -> tuple[Bool[Array, "places"], tuple[Array, ...]]:
+    """Return up to ``capacity`` places of flags, evenly spaced where there are more, and which of them are some."""
+    capacity = min(capacity, flags.size)
+    rank = jnp.cumsum(flags.reshape(-1))
+    stride = jnp.maximum(rank[-1] / capacity, 1.0)
+    wanted = 1 + jnp.floor(jnp.arange(capacity) * stride).astype(jnp.int32)
+    place = jnp.searchsorted(rank, wanted)
+    return wanted <= rank[-1], jnp.unravel_index(jnp.minimum(place, flags.size - 1), flags.shape)
+
+
+def merge(parts: Decisions) -> Decisions:
+    """Return as one the decisions of parts that were played one after another, stacked along a leading axis."""
+    episodes = math.prod(parts.rewards.team.shape[1:-1])
+    begun = episodes * jnp.arange(len(parts.count))
+    rows = dataclasses.replace(parts.rows, episode=parts.rows.episode + begun[:, None, None])
+    rows, rewards = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), (rows, parts.rewards))
+    return Decisions(rows, rewards, jnp.sum(parts.count))
+
+
+def score(executor: Trainable, params: Any, rows: Rows) -> tuple[Float[Array, "rows time"], Float[Array, "rows time"]]:
+    """Return the log-probability of every decision and the entropy of the distribution that it is drawn from."""
+    seen = rows.observation
+    distribution = legal(executor.unroll(params, seen.features, seen.role, rows.acting), seen.action_mask)
+    return jnp.asarray(distribution.log_prob(rows.action)), jnp.asarray(distribution.entropy())
+
+
+def at_rows(rows: Rows, table: Shaped[Array, "episodes time num_agents"]) -> Shaped[Array, "rows time"]:
+    """Return a table's entries at the decisions."""
+    return table[rows.episode, rows.step, rows.agent]
+
+
+def as_table(
+    rows: Rows, values: Float[Array, "rows time"], shape: tuple[int, ...]
+) -> Float[Array, "episodes time num_agents"]:
+    """Return a table with the values of decisions at their places, and zeros."""
+    return jnp.zeros(shape).at[rows.episode, rows.step, rows.agent].add(jnp.where(rows.acting, values, 0.0))
+
+
+def advantages(
+    rows: Rows,
+    values: Float[Array, "rows time"],
+    rewards: Float[Array, "episodes time num_agents"],
+    discount: float,
+    trace: float,
+) -> Float[Array, "rows time"]:
+    """Return generalised advantages along every agent's own decisions."""
+    decided = as_table(rows, jnp.ones_like(values), rewards.shape) > 0
+    valued = as_table(rows, values, rewards.shape)
+    reward, value, decides = (jnp.moveaxis(table, 1, 0) for table in (rewards, valued, decided))
+    return at_rows(rows, jnp.moveaxis(decision_gae(reward, value, decides, discount, trace), 0, 1))
+
+
+def mean_over(rows: Rows, values: Float[Array, "rows time"], where: Bool[Array, "rows time"] | bool = True) -> Array:
+    """Return the mean over decisions, over some of them; 0 where there are none."""
+    weight = (rows.acting & where).astype(jnp.float32)
+    return jnp.sum(weight * values) / jnp.maximum(jnp.sum(weight), 1)
