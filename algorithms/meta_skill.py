@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import refuse
-from jaxmas.groups import GroupSizes, play_groups, returns
-from jaxmas.learning import clipped_surrogate, gae, leave_one_out, linear
+from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
+from jaxmas.learning import clipped_surrogate, descend, gae, leave_one_out, linear
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
 from jaxmas.rollout import MetaStep, Policies
@@ -170,29 +170,12 @@ def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weig
     live = steps.steps > 0
 
     def loss(weights):
-        log_prob, entropy = _score_group(policy, weights, steps)
+        log_prob, entropy = score_designs(policy, weights, steps)
         surrogate = clipped_surrogate(log_prob - steps.info["log_prob"], advantage, config.clip)
         spread = jnp.mean(jnp.where(live, entropy, 0))
-        return jnp.mean(jnp.where(live, surrogate, 0)) - entropy_weight * spread, spread
+        return jnp.mean(jnp.where(live, surrogate, 0)) - entropy_weight * spread, {"entropy": spread}
 
-    def epoch(carry, _):
-        weights, moments = carry
-        (_, spread), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
-        change, moments = optimiser(config).update(gradient, moments)
-        return (optax.apply_updates(weights, change), moments), spread
-
-    carry, spread = jax.lax.scan(epoch, (state.params, state.optimiser), None, config.epochs)
-    return *carry, {"entropy": spread[0]}
-
-
-def _score_group(policy, weights, steps: MetaStep) -> tuple[Array, Array]:
-    """Return log-probability and entropy of every decision ``[queries, plans, boundaries]``."""
-    score = functools.partial(policy.score, weights)
-    if steps.reward.shape[-1] > 1:
-        return jax.vmap(jax.vmap(jax.vmap(score)))(steps.team, steps.info["choice"])[:2]
-    # All plans of a query answer one observation: it is encoded once.
-    first = jax.tree.map(lambda leaf: leaf[:, 0, 0], steps.team)
-    return jax.vmap(jax.vmap(jax.vmap(score, (None, 0)), (None, 0)))(first, steps.info["choice"])[:2]
+    return descend(loss, optimiser(config), state.params, state.optimiser, config.epochs)
 
 
 def learn_ppo(config, policy, state: TrainState, steps: MetaStep, entropy_weight, key) -> tuple[Any, Any, dict]:

@@ -102,3 +102,16 @@ def returns(steps: MetaStep) -> Float[Array, "*groups"]:
     before = jnp.cumprod(steps.discount, axis=-1)[..., :-1]
     weight = jnp.concatenate([jnp.ones_like(steps.discount[..., :1]), before], axis=-1)
     return jnp.sum(weight * steps.reward, axis=-1)
+
+
+def score_designs(policy: Any, weights: Any, steps: MetaStep) -> tuple[Array, Array]:
+    """Return log-probability and entropy under ``weights`` of every decision ``[queries, designs, boundaries]``."""
+
+    def one(team, choice):
+        return policy.score(weights, team, choice)[:2]
+
+    if steps.reward.shape[-1] > 1:
+        return jax.vmap(jax.vmap(jax.vmap(one)))(steps.team, steps.info["choice"])
+    # All designs of a query answer one observation: it is encoded once.
+    first = jax.tree.map(lambda leaf: leaf[:, 0, 0], steps.team)
+    return jax.vmap(jax.vmap(jax.vmap(one, (None, 0)), (None, 0)))(first, steps.info["choice"])

@@ -1,24 +1,41 @@
 """The equations that learners share: advantages and policy-gradient losses."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float
 
 
-def leave_one_out(rewards: Float[Array, "*batch group"]) -> Float[Array, "*batch group"]:
-    """Return each reward less the mean of the others in its group.
+def leave_one_out(
+    rewards: Float[Array, "*batch group"], counts: Bool[Array, "*batch group"] | None = None
+) -> Float[Array, "*batch group"]:
+    """Return each reward less the mean of the others in its group, of those that count; 0 for the rest.
 
     A_i = r_i − (1 / (G − 1)) Σ_{j ≠ i} r_j  (Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free").
     """
-    size = rewards.shape[-1]
-    others = (jnp.sum(rewards, axis=-1, keepdims=True) - rewards) / (size - 1)
-    return rewards - others
+    if counts is None:
+        others = (jnp.sum(rewards, axis=-1, keepdims=True) - rewards) / (rewards.shape[-1] - 1)
+        return rewards - others
+    weight = counts.astype(rewards.dtype)
+    size = jnp.sum(weight, axis=-1, keepdims=True)
+    others = (jnp.sum(weight * rewards, axis=-1, keepdims=True) - rewards) / jnp.maximum(size - 1, 1)
+    return jnp.where(counts & (size > 1), rewards - others, 0.0)
 
 
-def group_normalised(rewards: Float[Array, "*batch group"], epsilon: float = 1e-6) -> Float[Array, "*batch group"]:
-    """Return A_i = (r_i − mean) / (std + ε) within a group (GRPO, Shao et al. 2024, arXiv 2402.03300, section 4.1)."""
-    centred = rewards - jnp.mean(rewards, axis=-1, keepdims=True)
-    return centred / (jnp.std(rewards, axis=-1, keepdims=True) + epsilon)
+def group_normalised(
+    rewards: Float[Array, "*batch group"], counts: Bool[Array, "*batch group"] | None = None, epsilon: float = 1e-6
+) -> Float[Array, "*batch group"]:
+    """Return A_i = (r_i − mean) / (std + ε) within a group, of those that count; 0 for the rest.
+
+    GRPO, Shao et al. 2024, arXiv 2402.03300, section 4.1.
+    """
+    counts = jnp.ones(rewards.shape, bool) if counts is None else counts
+    size = jnp.maximum(jnp.sum(counts, axis=-1, keepdims=True), 1)
+    centred = jnp.where(counts, rewards - jnp.sum(jnp.where(counts, rewards, 0), axis=-1, keepdims=True) / size, 0.0)
+    return centred / (jnp.sqrt(jnp.sum(centred**2, axis=-1, keepdims=True) / size) + epsilon)
 
 
 def gae(
@@ -75,6 +92,35 @@ def clipped_surrogate(log_ratio: Float[Array, "*b"], advantage: Float[Array, "*b
     """Return −min(ρ A, clip(ρ, 1 − ε, 1 + ε) A), ρ = π/π_old (PPO, Schulman et al. 2017, arXiv 1707.06347, eq. 7)."""
     ratio = jnp.exp(log_ratio)
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+
+
+def kl_estimate(log_ratio: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """Return e^d − 1 − d, d = log(q/p) of draws from p: an estimate of KL(p‖q) that is never negative.
+
+    Schulman 2020, "Approximating KL divergence", the estimator k3.
+    """
+    return jnp.exp(log_ratio) - 1 - log_ratio
+
+
+def descend(
+    loss: Callable[[Any], tuple[Float[Array, ""], dict[str, Array]]],
+    optimiser: optax.GradientTransformation,
+    weights: Any,
+    moments: Any,
+    epochs: int,
+    pace: Any = 1.0,
+) -> tuple[Any, Any, dict[str, Array]]:
+    """Take a step per epoch, each ``pace`` times what the optimiser says; the loss's report is that of the first."""
+
+    def epoch(carry, _):
+        weights, moments = carry
+        (_, report), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
+        change, moments = optimiser.update(gradient, moments)
+        change = jax.tree.map(lambda leaf: pace * leaf, change)
+        return (optax.apply_updates(weights, change), moments), report
+
+    (weights, moments), reports = jax.lax.scan(epoch, (weights, moments), None, epochs)
+    return weights, moments, jax.tree.map(lambda leaf: leaf[0], reports)
 
 
 def linear(start: float, end: float, progress: Float[Array, ""]) -> Float[Array, ""]:

@@ -157,9 +157,9 @@ def _plain(value: Any) -> Any:
 
 def _row(config: Algorithm, state: Any, logs: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Return one log line: means over the chunk."""
-    means = {name: float(np.mean(np.asarray(values))) for name, values in logs.items()}
+    means = {name: _mean(np.asarray(values)) for name, values in logs.items()}
     update = int(state.update)
-    if not np.isfinite(means["reward"]):
+    if not np.isfinite(logs["reward"]).all():
         raise JaxmasError(f"the reward became {means['reward']} at update {update}; lower the learning rate")
     if not all(np.all(np.isfinite(np.asarray(leaf))) for leaf in jax.tree.leaves(state.params)):
         raise JaxmasError(f"the weights are not finite any more at update {update}; lower the learning rate")
@@ -167,6 +167,12 @@ def _row(config: Algorithm, state: Any, logs: dict[str, Any], seconds: float) ->
     plans = queries * config.sizes.designs
     counts = {"update": update, "queries": queries, "plans": plans, "plays": plans * config.sizes.executions}
     return {**counts, **means, "seconds": round(seconds, 3)}
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Return the mean over updates that have a value: NaN is none, such as the entropy of a side that stood still."""
+    known = values[~np.isnan(values)]
+    return float(np.mean(known)) if known.size else None
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

@@ -1,0 +1,463 @@
+"""MetaAgent-X-style (simulated): a designer that writes programs and the executors that carry them out learn together.
+
+| | MetaAgent-X (arXiv 2605.14212) | here |
+|---|---|---|
+| designer and executors | language models | a script decoder over the team observation; small networks |
+| reward | answers checked, code run | the scenario's reward of an execution |
+| invalid design | lowest reward | the batch's lowest, at most ``invalid_reward``; executors learn nothing of it |
+| warm start, designer | a stronger model's designs | templates, likelier the more they earn at the start |
+| warm start, executors | a stronger model's solutions | ``--executor``: networks made by imitation are package data |
+| freezing | stagewise, executor first | the same, hard or by learning rate |
+
+One update is one executor-designer hierarchical roll-out: M designs per query, N executions per design. The file reads
+in that order: turns → play → credit → both sides' losses → logs; the warm start is at the end.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from jaxmas.algorithms.ippo import by_role
+from jaxmas.decisions import Decisions, gather, mean_over, merge, score
+from jaxmas.design_spaces import LearnedPolicy
+from jaxmas.errors import refuse
+from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
+from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
+from jaxmas.learning import clipped_surrogate, descend, group_normalised, kl_estimate, leave_one_out, linear
+from jaxmas.policies import TemplatePolicy
+from jaxmas.pytrees import pytree
+from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
+from jaxmas.rollout import MetaStep, Policies
+from jaxmas.structures import STRUCTURES, structure
+from jaxmas.types import Environment
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaAgentXConfig:
+    """Settings of MetaAgent-X."""
+
+    mode: Literal["stagewise", "coupled", "designer-only", "executor-only"] = "stagewise"
+    """Who learns: by turns, executors first; both at once; or one side."""
+    swap_every: int = 10
+    """Stagewise: updates between turns (K)."""
+    freeze: Literal["hard", "soft"] = "hard"
+    """Stagewise: the side that has not its turn stands still, or learns at ``soft_rate`` of its learning rate."""
+    soft_rate: float = 0.1
+    space: Literal["script", "script-free", "template", "slots"] = "script"
+    """How the designer expresses a plan."""
+    plans_by: str = ""
+    """Executor-only: who plans instead of the designer: ``strategy:NAME`` or the directory of a run."""
+    updates: int = 400
+    queries: int = 48
+    """Queries per update."""
+    designs: int = 4
+    """Per query (M)."""
+    executions: int = 4
+    """Per design (N)."""
+    shared_noise: bool = True
+    """Let the designs of one query meet the same environment noise, execution by execution."""
+    executor_group: Literal["question", "design"] = "question"
+    """What an execution is measured against: all M·N of its query, or the N of its design."""
+    advantage: Literal["group", "batch"] = "group"
+    """Divide by the spread within the group, as published, or measure against the others of the group and divide by the
+    spread of the batch, so that queries on which all plays agree are not blown up."""
+    agent_weight: float = 0.0
+    """Share of an agent's own reward in what executors learn from; the rest is the team's."""
+    invalid_reward: float = -1.0
+    designer_rate: float = 3e-3
+    executor_rate: float = 1e-3
+    """Learning rates; both fall to a tenth."""
+    designer_entropy: float = 0.02
+    executor_entropy: float = 0.003
+    kl: float = 0.0
+    """Weight of the divergence of both sides from where they started."""
+    epochs: int = 2
+    """Passes over the batch of an update."""
+    clip: float = 0.2
+    max_gradient: float = 1.0
+    discount: float = 1.0
+    width: int = 128
+    """Of the designer."""
+    network: Literal["mlp", "gru"] = "mlp"
+    """Of the executors."""
+    executor_width: int = 64
+    executor_layers: int = 2
+    per_role: bool = False
+    """Train one executor network per role."""
+    capacity: int = 32
+    """Decisions (with ``gru``: agents) per play that executors learn from, on average over the update."""
+    warm_start: int = 200
+    """Supervised steps of the designer before the first update."""
+    warm_queries: int = 16
+    """Queries that every template is tried on for it."""
+    warm_temperature: float = 0.05
+    """Templates are imitated in proportion to exp(reward / temperature)."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be."""
+        at_least_one = ("swap_every", "updates", "queries", "designs", "executions", "epochs", "width", "capacity")
+        for name in (*at_least_one, "executor_width", "executor_layers", "warm_queries"):
+            refuse(getattr(self, name) < 1, f"metaagent-x: {name} is {getattr(self, name)}; it has to be at least 1")
+        rates = ("soft_rate", "designer_rate", "executor_rate", "designer_entropy", "executor_entropy", "kl", "clip")
+        for name in (*rates, "max_gradient", "discount", "warm_start"):
+            value = getattr(self, name)
+            refuse(not 0 <= value < math.inf, f"metaagent-x: {name} is {value}; it has to be a number of at least 0")
+        refuse(
+            not 0 <= self.agent_weight <= 1, f"metaagent-x: agent_weight is {self.agent_weight}; it has to be 0 to 1"
+        )
+        refuse(not math.isfinite(self.invalid_reward), "metaagent-x: invalid_reward has to be a finite number")
+        refuse(self.warm_temperature <= 0, "metaagent-x: warm_temperature has to be above 0")
+        refuse(
+            self.mode != "executor-only" and self.designs < 2,
+            "metaagent-x: a designer learns by comparing designs; it needs designs of at least 2",
+        )
+        group = self.executions * (self.designs if self.executor_group == "question" else 1)
+        refuse(
+            self.mode != "designer-only" and group < 2,
+            f"metaagent-x: a group of one execution teaches executors nothing; {self.executor_group} needs more",
+        )
+        refuse(
+            bool(self.plans_by) and self.mode != "executor-only",
+            f"metaagent-x: plans_by is for executor-only; in {self.mode} the designer plans",
+        )
+
+    @property
+    def sizes(self) -> GroupSizes:
+        """Return what is played in an update."""
+        return GroupSizes(self.queries, self.designs, self.executions, self.shared_noise)
+
+    def design_policy(self, env: Environment, greedy: bool = False) -> LearnedPolicy:
+        """Return the designer."""
+        return LearnedPolicy(DESIGN_SPACES[self.space](env, self.width), greedy)
+
+    def network_of(self, env: Environment) -> Trainable:
+        """Return the executors' network."""
+        roles = env.plan_space.num_roles if self.per_role else 0
+        sizes = {"width": self.executor_width, "layers": self.executor_layers}
+        return build(env.num_actions, network=self.network, roles=roles, **sizes)
+
+    def designer(self, env: Environment, state: "TrainState", greedy: bool = False) -> tuple[LearnedPolicy, Any] | None:
+        """Return the designer and its parameters; None where others plan."""
+        return None if self.plans_by else (self.design_policy(env, greedy), state.params["designer"])
+
+    def executor(self, env: Environment, state: "TrainState") -> tuple[Trainable, Any]:
+        """Return the executors' network and its parameters."""
+        return self.network_of(env), state.params["executor"]
+
+    def initial_state(
+        self, env: Environment, params: Any, key: PRNGKeyArray, start: Policies | None = None
+    ) -> "TrainState":
+        """Return the state before the first update, after the warm start."""
+        return initial_state(self, env, params, key, start)
+
+    def train_chunk(self, env: Environment, params: Any, start: Policies, state: "TrainState", updates: int):
+        """Run several updates in one program."""
+        return train_chunk(self, env, params, start, state, updates)
+
+
+@pytree
+class TrainState:
+    """All that a run needs to go on; dictionaries hold ``designer`` and ``executor``."""
+
+    params: dict[str, Any]
+    optimiser: dict[str, Any]
+    start: dict[str, Any]
+    """The parameters to stay near to; empty without a divergence to pay for."""
+    key: PRNGKeyArray
+    update: Int[Array, ""]
+
+
+def optimisers(config: MetaAgentXConfig) -> dict[str, optax.GradientTransformation]:
+    """Return each side's Adam with clipped gradients; learning rates fall with the steps that a side takes itself."""
+    steps = config.updates * config.epochs
+    if config.mode == "stagewise" and config.freeze == "hard":
+        steps = max(steps // 2, 1)
+    rates = {"designer": config.designer_rate, "executor": config.executor_rate}
+    schedules = {side: optax.linear_schedule(rate, 0.1 * rate, steps) for side, rate in rates.items()}
+    clip = optax.clip_by_global_norm(config.max_gradient)
+    return {side: optax.chain(clip, optax.adam(schedule)) for side, schedule in schedules.items()}
+
+
+def turns(config: MetaAgentXConfig, update: Int[Array, ""]) -> dict[str, Bool[Array, ""]]:
+    """Return whose turn it is to learn."""
+    if config.mode == "stagewise":
+        executor = (update // config.swap_every) % 2 == 0
+        return {"designer": ~executor, "executor": executor}
+    return {side: jnp.array(config.mode in ("coupled", f"{side}-only")) for side in ("designer", "executor")}
+
+
+@functools.partial(jax.jit, static_argnames=("config", "env", "updates"))
+def train_chunk(
+    config: MetaAgentXConfig, env: Environment, params: Any, start: Policies, state: TrainState, updates: int
+) -> tuple[TrainState, dict[str, Array]]:
+    """Run several updates in one program; logs are stacked over updates."""
+    step = functools.partial(update, config, env, params, start)
+    return jax.lax.scan(lambda state, _: step(state), state, None, updates)
+
+
+def update(
+    config: MetaAgentXConfig, env: Environment, params: Any, start: Policies, state: TrainState
+) -> tuple[TrainState, dict[str, Array]]:
+    """Play every execution of every design of every query, and let the side learn whose turn it is."""
+    key, query_key, play_key = jax.random.split(state.key, 3)
+    designer, executor = config.design_policy(env), config.network_of(env)
+    policies = Policies(designer, state.params["designer"], executor, state.params["executor"])
+    if config.plans_by:
+        policies = dataclasses.replace(policies, meta=start.meta, meta_params=start.meta_params)
+    collect = functools.partial(gather, capacity=config.capacity, recurrent=executor.recurrent)
+    steps, parts = play_groups(
+        env, params, policies, query_key, play_key, config.sizes, discount=config.discount, collect=collect
+    )
+    decisions = merge(parts)
+    earned, valid = returns(steps), valid_designs(steps)
+    of_designer, of_executor = credit(config, earned, valid)
+    progress = state.update / config.updates
+    learners = {
+        "designer": functools.partial(learn_designer, config, designer, steps, of_designer, progress),
+        "executor": functools.partial(learn_executor, config, executor, decisions, of_executor, progress),
+    }
+    if config.plans_by:
+        del learners["designer"]
+    after, logs = _take_turns(config, state, turns(config, state.update), learners)
+    final = {name: jnp.mean(values[..., -1]) for name, values in steps.metrics.items()}
+    logs |= {"reward": jnp.mean(earned), **final, **describe(steps, earned, valid, of_designer)}
+    logs |= by_role(decisions, env.plan_space.num_roles)
+    logs["kept"] = jnp.sum(decisions.rows.acting) / jnp.maximum(decisions.count, 1)
+    return dataclasses.replace(after, key=key, update=state.update + 1), logs
+
+
+def valid_designs(steps: MetaStep) -> Bool[Array, "queries designs"]:
+    """Return which designs are programs; whoever else plans makes no mistakes of that kind."""
+    if "valid" not in steps.info:
+        return jnp.ones(steps.reward.shape[:2], bool)
+    return jnp.all(steps.info["valid"] | (steps.steps == 0), axis=(2, 3))
+
+
+def designer_rewards(
+    config: MetaAgentXConfig, earned: Float[Array, "queries designs executions"], valid: Bool[Array, "queries designs"]
+) -> Float[Array, "queries designs"]:
+    """Return the mean over a design's executions; for an invalid one the lowest of the batch, or less."""
+    mean = jnp.mean(earned, axis=-1)
+    lowest = jnp.min(jnp.where(valid, mean, jnp.inf))
+    return jnp.where(valid, mean, jnp.minimum(lowest, config.invalid_reward))
+
+
+def credit(
+    config: MetaAgentXConfig, earned: Float[Array, "queries designs executions"], valid: Bool[Array, "queries designs"]
+) -> tuple[Float[Array, "queries designs"], Float[Array, "queries designs executions"]]:
+    """Return the advantages of designs and of executions, each measured within its group.
+
+    A designer's group is the designs of one query; an executor's all executions of the query or those of the design.
+    Executions of invalid designs are no one's, and get none.
+    """
+    relative = _within_group if config.advantage == "group" else _against_the_others
+    rewards = designer_rewards(config, earned, valid)
+    plays = jnp.broadcast_to(valid[..., None], earned.shape)
+    shape = earned.shape
+    if config.executor_group == "question":
+        earned, plays = (leaf.reshape(len(leaf), -1) for leaf in (earned, plays))
+    return relative(rewards, jnp.ones_like(valid)), relative(earned, plays).reshape(shape)
+
+
+def _within_group(rewards: Float[Array, "*b group"], counts: Bool[Array, "*b group"]) -> Float[Array, "*b group"]:
+    return group_normalised(rewards, counts)
+
+
+def _against_the_others(rewards: Float[Array, "*b group"], counts: Bool[Array, "*b group"]) -> Float[Array, "*b group"]:
+    spread = jnp.sqrt(jnp.mean(jnp.var(rewards, where=counts)) + 1e-12)
+    return leave_one_out(rewards, counts) / (spread + 1e-6)
+
+
+def _take_turns(
+    config: MetaAgentXConfig,
+    state: TrainState,
+    turn: dict[str, Bool[Array, ""]],
+    learners: Mapping[str, Callable[..., tuple[Any, Any, dict[str, Array]]]],
+) -> tuple[TrainState, dict[str, Array]]:
+    """Let every side learn that has its turn. A frozen side is left as it is, to the bit; its logs are NaN."""
+    weights, moments = dict(state.params), dict(state.optimiser)
+    logs: dict[str, Array] = {}
+    soft = config.mode == "stagewise" and config.freeze == "soft"
+    for side, learn in learners.items():
+        anchor = state.start.get(side)
+
+        def go(weights, moments, learn=learn, anchor=anchor, side=side):
+            pace = jnp.where(turn[side], 1.0, config.soft_rate) if soft else 1.0
+            return learn(weights, moments, anchor, optimisers(config)[side], pace)
+
+        shapes = jax.eval_shape(go, weights[side], moments[side])[2]
+
+        def stay(weights, moments, shapes=shapes):
+            return weights, moments, jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
+
+        learns = jnp.array(True) if soft else turn[side]
+        weights[side], moments[side], learned = jax.lax.cond(learns, go, stay, weights[side], moments[side])
+        logs |= {f"{side}_{name}": value for name, value in learned.items()}
+        logs[f"{side}_learns"] = turn[side].astype(jnp.float32)
+    return dataclasses.replace(state, params=weights, optimiser=moments), logs
+
+
+def learn_designer(
+    config: MetaAgentXConfig,
+    designer: LearnedPolicy,
+    steps: MetaStep,
+    advantage: Float[Array, "queries designs"],
+    progress: Float[Array, ""],
+    weights: Any,
+    moments: Any,
+    anchor: Any,
+    optimiser: optax.GradientTransformation,
+    pace: Any,
+) -> tuple[Any, Any, dict[str, Array]]:
+    """Follow the clipped surrogate of the designs' advantages."""
+    if steps.reward.shape[-1] == 1:
+        steps = jax.tree.map(lambda leaf: leaf[:, :, :1], steps)  # every execution is of one and the same decision
+    advantage = jnp.broadcast_to(advantage[..., None, None], steps.reward.shape)
+    steps, advantage = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 1, 3), (steps, advantage))
+    live = steps.steps > 0
+    entropy_weight = linear(config.designer_entropy, 0.1 * config.designer_entropy, progress)
+    near = None if anchor is None else score_designs(designer, anchor, steps)[0]
+
+    def mean(values):
+        return jnp.sum(jnp.where(live, values, 0.0)) / jnp.maximum(jnp.sum(live), 1)
+
+    def loss(weights):
+        log_prob, entropy = score_designs(designer, weights, steps)
+        surrogate = clipped_surrogate(log_prob - steps.info["log_prob"], advantage, config.clip)
+        total = mean(surrogate) - entropy_weight * mean(entropy)
+        if near is not None:
+            total += config.kl * mean(kl_estimate(near - log_prob))
+        return total, {"entropy": mean(entropy)}
+
+    return descend(loss, optimiser, weights, moments, config.epochs, pace)
+
+
+def learn_executor(
+    config: MetaAgentXConfig,
+    executor: Trainable,
+    decisions: Decisions,
+    advantage: Float[Array, "queries designs executions"],
+    progress: Float[Array, ""],
+    weights: Any,
+    moments: Any,
+    anchor: Any,
+    optimiser: optax.GradientTransformation,
+    pace: Any,
+) -> tuple[Any, Any, dict[str, Array]]:
+    """Follow the clipped surrogate: every decision has its execution's advantage, mixed with its own reward."""
+    rows = decisions.rows
+    mean = functools.partial(mean_over, rows)
+    of_team = advantage.reshape(-1)[rows.episode]
+    own = decisions.rewards.agent.reshape(-1, *decisions.rewards.agent.shape[-2:])[rows.episode, rows.step, rows.agent]
+    own = own - mean(own)
+    own = own / (jnp.sqrt(mean(own**2)) + 1e-6)
+    mixed = (1 - config.agent_weight) * of_team + config.agent_weight * own
+    entropy_weight = linear(config.executor_entropy, 0.1 * config.executor_entropy, progress)
+    near = None if anchor is None else score(executor, anchor, rows)[0]
+
+    def loss(weights):
+        log_prob, entropy = score(executor, weights, rows)
+        log_ratio = jnp.where(rows.acting, log_prob - rows.log_prob, 0.0)
+        total = mean(clipped_surrogate(log_ratio, mixed, config.clip)) - entropy_weight * mean(entropy)
+        if near is not None:
+            total += config.kl * mean(kl_estimate(jnp.where(rows.acting, near - log_prob, 0.0)))
+        return total, {"entropy": mean(entropy)}
+
+    return descend(loss, optimiser, weights, moments, config.epochs, pace)
+
+
+def describe(
+    steps: MetaStep,
+    earned: Float[Array, "queries designs executions"],
+    valid: Bool[Array, "queries designs"],
+    advantage: Float[Array, "queries designs"],
+) -> dict[str, Array]:
+    """Return where the rewards vary, what the designs look like, and how many are invalid."""
+    plans = jax.tree.map(lambda leaf: leaf[:, :, 0, 0], steps.plan)
+    kinds = jax.vmap(jax.vmap(structure))(plans)
+    shares = {f"structure_{name}": jnp.mean(kinds == index) for index, name in enumerate(STRUCTURES)}
+    return {
+        "invalid": jnp.mean(~valid),
+        "between_designs": jnp.mean(jnp.var(jnp.mean(earned, axis=-1), axis=-1)),
+        "within_designs": jnp.mean(jnp.var(earned, axis=-1)),
+        "members": jnp.mean(jnp.sum(plans.active, axis=-1)),
+        **shares,
+    }
+
+
+def initial_state(
+    config: MetaAgentXConfig, env: Environment, params: Any, key: PRNGKeyArray, start: Policies | None
+) -> TrainState:
+    """Return the state before the first update; without ``start`` both sides are fresh."""
+    designer_key, executor_key, team_key, warm_key, key = jax.random.split(key, 5)
+    _, team = env.reset(team_key, params)
+    begun, given = (UntrainedExecutor(), None) if start is None else (start.executor, start.executor_params)
+    weights = {
+        "designer": config.design_policy(env).initial_params(designer_key, team),
+        "executor": starting_params(config.network_of(env), begun, given, executor_key, feature_size(env, params)),
+    }
+    if start is not None and config.warm_start and not config.plans_by:
+        policies = Policies(TemplatePolicy(env), None, config.network_of(env), weights["executor"])
+        weights["designer"] = warm_start(config, env, params, policies, weights["designer"], warm_key)
+    moments = {side: rule.init(weights[side]) for side, rule in optimisers(config).items()}
+    return TrainState(weights, moments, weights if config.kl else {}, key, jnp.int32(0))
+
+
+WARM_BATCH = 64
+"""Programs per supervised step."""
+
+
+@functools.partial(jax.jit, static_argnames=("config", "env"))
+def warm_start(
+    config: MetaAgentXConfig, env: Environment, params: Any, policies: Policies, weights: Any, key: PRNGKeyArray
+) -> Any:
+    """Return the designer after imitation of the templates, the better ones more often.
+
+    Templates are tried on training queries with the executors as they start; what is learned does not hang on the
+    query, so that all that a designer makes of it is left to reinforcement learning.
+    """
+    try_key, learn_key = jax.random.split(key)
+    worth = template_rewards(config, env, params, policies, try_key)
+    law = worth / config.warm_temperature
+    designer, adam = config.design_policy(env), optax.adam(config.designer_rate)
+
+    def step(carry, key):
+        weights, moments = carry
+        row_key, query_key = jax.random.split(key)
+        rows = jax.random.categorical(row_key, law, shape=(WARM_BATCH,))
+        queries = jax.random.split(query_key, WARM_BATCH)
+        teams = jax.vmap(lambda key: env.reset(key, params)[1])(queries)
+        programs = jax.vmap(designer.space.from_template)(rows)
+
+        def loss(weights):
+            return -jnp.mean(jax.vmap(functools.partial(designer.score, weights))(teams, programs)[0])
+
+        change, moments = adam.update(jax.grad(loss)(weights), moments)
+        return (optax.apply_updates(weights, change), moments), None
+
+    (weights, _), _ = jax.lax.scan(step, (weights, adam.init(weights)), jax.random.split(learn_key, config.warm_start))
+    return weights
+
+
+def template_rewards(
+    config: MetaAgentXConfig, env: Environment, params: Any, policies: Policies, key: PRNGKeyArray
+) -> Float[Array, "templates"]:
+    """Return what every template earns on average, all of them on the same queries."""
+    query_key, play_key = jax.random.split(key)
+    sizes = GroupSizes(config.warm_queries)
+
+    def earned(row):
+        steps, _ = play_groups(env, params, dataclasses.replace(policies, meta_params=row), query_key, play_key, sizes)
+        return jnp.mean(returns(steps))
+
+    return jax.lax.map(earned, TEMPLATES[env.family].table())
+
+
+ALGORITHMS.add("metaagent-x", MetaAgentXConfig, "designer and executors learn together, by turns or at once")
