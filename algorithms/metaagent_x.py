@@ -271,7 +271,7 @@ def _within_group(rewards: Float[Array, "*b group"], counts: Bool[Array, "*b gro
 
 
 def _against_the_others(rewards: Float[Array, "*b group"], counts: Bool[Array, "*b group"]) -> Float[Array, "*b group"]:
-    spread = jnp.sqrt(jnp.mean(jnp.var(rewards, where=counts)) + 1e-12)
+    spread = jnp.where(jnp.any(counts), jnp.std(rewards, where=counts), 0.0)
     return leave_one_out(rewards, counts) / (spread + 1e-6)
 
 

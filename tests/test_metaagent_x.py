@@ -1,4 +1,4 @@
-"""Check co-training: advantages by hand, whose turn it is, what stands still, and a game that neither side wins alone."""
+"""Check co-training: advantages by hand, whose turn it is, what stands still, a game that neither side wins alone."""
 
 import dataclasses
 import functools
@@ -46,6 +46,10 @@ SMALL: dict[str, Any] = {
 SIDES = ("designer", "executor")
 
 
+def small(**settings: Any) -> MetaAgentXConfig:
+    return MetaAgentXConfig(**(SMALL | settings))
+
+
 def words(tree: Any) -> list[bytes]:
     return [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
@@ -53,7 +57,7 @@ def words(tree: Any) -> list[bytes]:
 @functools.cache
 def trained(scenario: str, updates: int, **settings: Any):
     env, params = jaxmas.make(scenario)
-    config = MetaAgentXConfig(**(SMALL | settings))
+    config = small(**settings)
     start = starting_policies(config, "untrained", env, params)
     before = initial_state(config, env, params, jax.random.key(0), start)
     after, logs = train_chunk(config, env, params, start, before, updates)
@@ -81,11 +85,11 @@ def test_advantages_by_hand() -> None:
 def test_advantages_over_the_spread_of_the_batch_by_hand() -> None:
     config = MetaAgentXConfig(designs=2, executions=2, advantage="batch")
     of_designer, of_executor = credit(config, EARNED, VALID)
-    # Each design against the other: ±0.5. The pairs' variances are both 1/16.
-    assert np.allclose(of_designer, np.array([[0.5, -0.5], [0.5, -0.5]]) / 0.25, atol=1e-4)
-    # Against the mean of the three others; the questions' variances are 3/16 and 1/16.
+    # Each design against the other: ±0.5. The variance of (0.5, 0, 1, 0.5) is 1/8.
+    assert np.allclose(of_designer, np.array([[0.5, -0.5], [0.5, -0.5]]) / np.sqrt(1 / 8), atol=1e-4)
+    # Against the mean of the three others; the variance of all eight is 3/16.
     others = np.array([[1, -1 / 3, -1 / 3, -1 / 3], [1 / 3, 1 / 3, -1 / 3, -1 / 3]])
-    assert np.allclose(of_executor.reshape(2, 4), others / np.sqrt(1 / 8), atol=1e-4)
+    assert np.allclose(of_executor.reshape(2, 4), others / np.sqrt(3 / 16), atol=1e-4)
 
 
 def test_an_invalid_design_earns_least_and_teaches_executors_nothing() -> None:
@@ -107,15 +111,15 @@ def test_an_invalid_design_earns_least_and_teaches_executors_nothing() -> None:
 
 
 def test_an_executor_follows_the_advantage_of_its_own_execution() -> None:
-    """One query of ``signal-cue``: the actions of the one execution with a positive advantage have to become likelier."""
+    """The actions of the one execution with a positive advantage have to become likelier, the others' less."""
     env, params = jaxmas.make("signal-cue-v0")
-    config = MetaAgentXConfig(**(SMALL | {"queries": 1, "designs": 2, "executions": 2, "executor_entropy": 0.0}))
+    config = small(queries=1, designs=2, executions=2, executor_entropy=0.0)
     start = starting_policies(config, "untrained", env, params)
     state = initial_state(config, env, params, jax.random.key(0), start)
     executor = config.network_of(env)
     policies = Policies(TemplatePolicy(env, (0,)), None, executor, state.params["executor"])
     collect = functools.partial(gather, capacity=8, recurrent=False)
-    keys = jax.random.split(jax.random.key(1))
+    keys = jax.random.key(1), jax.random.key(2)
     decisions = merge(play_groups(env, params, policies, *keys, config.sizes, collect=collect)[1])
     advantage = jnp.array([[[-1.0, -1.0], [3.0, -1.0]]])
     rule = optimisers(config)["executor"]
@@ -217,8 +221,7 @@ def test_alone_neither_does(mode: str) -> None:
 
 
 def test_invalid_programs_are_counted_and_become_rare() -> None:
-    settings = {"space": "script-free", "mode": "designer-only", "updates": 60, "designer_entropy": 0.0}
-    _, _, _, logs = trained("signal-context-v0", 60, **settings)
+    _, _, _, logs = trained("signal-context-v0", 60, space="script-free", mode="designer-only", designer_entropy=0.0)
     assert logs["invalid"][0] > 0.5
     assert logs["invalid"][-5:].mean() < 0.1
     assert np.isfinite(logs["reward"]).all()
@@ -238,8 +241,7 @@ def test_the_divergence_holds_both_sides_back() -> None:
 def test_the_warm_start_imitates_what_earns() -> None:
     """On ``probe-bandit`` one template earns 0.2 and the other 1."""
     env, params = jaxmas.make("probe-bandit-v0")
-    settings = SMALL | {"warm_start": 100, "space": "script", "warm_temperature": 0.2}
-    config = MetaAgentXConfig(**settings, mode="designer-only")
+    config = small(warm_start=100, space="script", warm_temperature=0.2, mode="designer-only")
     start = starting_policies(config, "untrained", env, params)
     policies = dataclasses.replace(start, meta=TemplatePolicy(env), meta_params=None)
     worth = template_rewards(config, env, params, policies, jax.random.key(0))
@@ -260,7 +262,7 @@ def test_the_warm_start_imitates_what_earns() -> None:
 
 def test_a_run_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     """K = 3 does not divide the chunks: a resumed run has to know in the middle of a turn whose turn it is."""
-    config = MetaAgentXConfig(**(SMALL | {"updates": 50, "swap_every": 3}))
+    config = small(updates=50, swap_every=3)
     whole = train("signal-context-v0", "metaagent-x", config, out=tmp_path / "whole")
 
     class Cut(Exception):
@@ -284,7 +286,7 @@ def test_a_run_goes_on_where_it_was_cut(tmp_path: Path) -> None:
 
 
 def test_under_a_strategy_only_executors_come_of_it(tmp_path: Path) -> None:
-    config = MetaAgentXConfig(**(SMALL | {"updates": 4, "mode": "executor-only", "plans_by": "strategy:random"}))
+    config = small(updates=4, mode="executor-only", plans_by="strategy:random")
     out = train("signal-cue-v0", "metaagent-x", config, out=tmp_path / "run")
     env, params = jaxmas.make("signal-cue-v0")
     loaded = load_policy(str(out), env, params)

@@ -210,7 +210,7 @@ class Workflow(Environment):
         timestep = TimeStep(
             observation=self._observe(state),
             reward=reward,
-            agent_reward=jnp.where(state.character == HONEST, right, 0).astype(jnp.float32),
+            agent_reward=_agent_reward(state, right),
             terminated=over,
             truncated=jnp.array(False),
             metrics=metrics,
@@ -324,6 +324,16 @@ def _answers(state: WorkflowState, actions: Int[Array, "num_agents"]) -> Int[Arr
     agreed = (state.query.answer[task] + state.query.distraction[task]) % v.VOCABULARY
     answer = jnp.where(state.character == FAULTY, chance, actions)
     return jnp.where(state.character == ADVERSARIAL, agreed, answer)
+
+
+def _agent_reward(state: WorkflowState, right: Int[Array, "num_agents"]) -> Float[Array, "num_agents"]:
+    """Return 1 for a right vote, and -1 for a critic's wrong objection.
+
+    A wrong answer of anyone else costs nothing: else it would pay to pass wherever one is more likely wrong than right.
+    What a faulty or adversarial slot voted is not its executor's doing.
+    """
+    earned = jnp.where(state.team.critic, right, jnp.maximum(right, 0))
+    return jnp.where(state.character == HONEST, earned, 0).astype(jnp.float32)
 
 
 def _add_up(state: WorkflowState, right: Int[Array, "num_agents"], params: WorkflowParams) -> Totals:
