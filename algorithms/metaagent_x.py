@@ -4,6 +4,8 @@
 |---|---|---|
 | designer and executors | language models | a script decoder over the team observation; small networks |
 | reward | answers checked, code run | the scenario's reward of an execution |
+| advantage | over the group's spread | over the batch's, which learns better here; ``advantage="group"`` is the other |
+| executors learn from | the outcome | half of it from their own answers; ``agent_weight=0`` is the outcome alone |
 | invalid design | lowest reward | the batch's lowest, at most ``invalid_reward``; executors learn nothing of it |
 | warm start, designer | a stronger model's designs | templates, likelier the more they earn at the start |
 | warm start, executors | a stronger model's solutions | ``--executor``: networks made by imitation are package data |
@@ -65,16 +67,16 @@ class MetaAgentXConfig:
     """Let the designs of one query meet the same environment noise, execution by execution."""
     executor_group: Literal["question", "design"] = "question"
     """What an execution is measured against: all M·N of its query, or the N of its design."""
-    advantage: Literal["group", "batch"] = "group"
+    advantage: Literal["group", "batch"] = "batch"
     """Divide by the spread within the group, as published, or measure against the others of the group and divide by the
     spread of the batch, so that queries on which all plays agree are not blown up."""
-    agent_weight: float = 0.0
+    agent_weight: float = 0.5
     """Share of an agent's own reward in what executors learn from; the rest is the team's."""
     invalid_reward: float = -1.0
     designer_rate: float = 3e-3
-    executor_rate: float = 1e-3
+    executor_rate: float = 3e-3
     """Learning rates; both fall to a tenth."""
-    designer_entropy: float = 0.02
+    designer_entropy: float = 0.05
     executor_entropy: float = 0.003
     kl: float = 0.0
     """Weight of the divergence of both sides from where they started."""
@@ -230,6 +232,7 @@ def update(
     logs |= {"reward": jnp.mean(earned), **final, **describe(steps, earned, valid, of_designer)}
     logs |= by_role(decisions, env.plan_space.num_roles)
     logs["kept"] = jnp.sum(decisions.rows.acting) / jnp.maximum(decisions.count, 1)
+    logs["steps"] = jnp.sum(steps.steps)
     return dataclasses.replace(after, key=key, update=state.update + 1), logs
 
 

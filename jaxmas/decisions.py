@@ -28,19 +28,19 @@ class Rewards:
 
 @pytree
 class Rows:
-    """Decisions ``[rows, time]``, and where they come from."""
+    """Decisions ``[rows, time]``, and where they come from; parts that ``merge`` makes one have an axis before."""
 
     observation: Any
     """An ``Observation`` whose agents are rows and time."""
-    action: Int[Array, "rows time"]
-    log_prob: Float[Array, "rows time"]
+    action: Int[Array, "*parts rows time"]
+    log_prob: Float[Array, "*parts rows time"]
     """Under the parameters that played."""
-    acting: Bool[Array, "rows time"]
+    acting: Bool[Array, "*parts rows time"]
     """False for padding."""
-    episode: Int[Array, "rows time"]
+    episode: Int[Array, "*parts rows time"]
     """Index into the episodes, all groups' in one line."""
-    step: Int[Array, "rows time"]
-    agent: Int[Array, "rows time"]
+    step: Int[Array, "*parts rows time"]
+    agent: Int[Array, "*parts rows time"]
 
 
 @pytree
@@ -49,7 +49,7 @@ class Decisions:
 
     rows: Rows
     rewards: Rewards
-    count: Int[Array, ""]
+    count: Int[Array, "*parts"]
     """Decisions made; those beyond the capacity are in no row, their rewards are."""
 
 

@@ -40,8 +40,12 @@ DARK = {
     "rule": "#3fc9a0",
     "other": "#8b949e",
 }
+CYCLE = ("#0072b2", "#d55e00", "#00876a", "#cc79a7", "#e69f00", "#56b4e9", "#5c6670")
+"""Colours of many lines side by side (Okabe and Ito 2008, darkened where they carry text)."""
 WIDTH = 5.6
 """Inches; at 72 points each about 540 CSS pixels."""
+WIDE = 8.0
+"""Of figures with many lines, which are for a desk."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +66,14 @@ class Method:
 
 
 @contextmanager
-def _canvas(height: float) -> Iterator[tuple[Any, Any]]:
+def _canvas(height: float, width: float = WIDTH) -> Iterator[tuple[Any, Any]]:
     """Give a figure and its axes in the common style, without touching matplotlib's global state."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_style()):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         axes.set_axisbelow(True)
@@ -122,6 +126,35 @@ def learning_curve(rows: Sequence[Mapping[str, float]], lines: Mapping[str, Meth
         axes.set_ylabel("reward")
         axes.grid(axis="x", visible=False)
         _label_right(axes, heights)
+    return figure
+
+
+def curves(series: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str, ylabel: str) -> Any:
+    """Draw lines ``(x, y)``, each with its name and last value at its end."""
+    with _canvas(0.9 + 0.3 * max(len(series), 9), WIDE) as (figure, axes):
+        heights = {}
+        for index, (name, (x, y)) in enumerate(series.items()):
+            colour, dashes = CYCLE[index % len(CYCLE)], ("-", (0, (4, 2)))[index // len(CYCLE) % 2]
+            axes.plot(x, y, color=colour, linewidth=1.8, linestyle=dashes)
+            heights[name] = (float(y[-1]), colour)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.grid(axis="x", visible=False)
+        _label_right(axes, heights)
+    return figure
+
+
+def shares(x: np.ndarray, parts: Mapping[str, np.ndarray], xlabel: str, ylabel: str) -> Any:
+    """Draw parts of a whole over ``x``, one on top of the other."""
+    with _canvas(3.7) as (figure, axes):
+        axes.stackplot(x, *parts.values(), labels=list(parts), colors=CYCLE)
+        axes.set_xlim(x[0], x[-1])
+        axes.set_ylim(0, 1)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False)
     return figure
 
 

@@ -55,12 +55,12 @@ def words(tree: Any) -> list[bytes]:
 
 
 @functools.cache
-def trained(scenario: str, updates: int, **settings: Any):
+def trained(scenario: str, played: int, **settings: Any):
     env, params = jaxmas.make(scenario)
     config = small(**settings)
     start = starting_policies(config, "untrained", env, params)
     before = initial_state(config, env, params, jax.random.key(0), start)
-    after, logs = train_chunk(config, env, params, start, before, updates)
+    after, logs = train_chunk(config, env, params, start, before, played)
     return config, before, after, {name: np.asarray(values) for name, values in logs.items()}
 
 
@@ -71,7 +71,7 @@ VALID = jnp.ones((2, 2), bool)
 
 
 def test_advantages_by_hand() -> None:
-    config = MetaAgentXConfig(designs=2, executions=2)
+    config = MetaAgentXConfig(designs=2, executions=2, advantage="group")
     of_designer, of_executor = credit(config, EARNED, VALID)
     # Designs earn (0.5, 0) and (1, 0.5): in each pair one is a standard deviation above, one below.
     assert np.allclose(of_designer, [[1, -1], [1, -1]], atol=1e-4)
@@ -94,7 +94,7 @@ def test_advantages_over_the_spread_of_the_batch_by_hand() -> None:
 
 def test_an_invalid_design_earns_least_and_teaches_executors_nothing() -> None:
     valid = jnp.array([[True, False], [True, True]])
-    config = MetaAgentXConfig(designs=2, executions=2)
+    config = MetaAgentXConfig(designs=2, executions=2, advantage="group")
     rewards = designer_rewards(config, EARNED, valid)
     assert np.allclose(rewards, [[0.5, -1], [1, 0.5]])
     assert np.allclose(designer_rewards(dataclasses.replace(config, invalid_reward=3.0), EARNED, valid)[0, 1], 0.5)
@@ -113,7 +113,7 @@ def test_an_invalid_design_earns_least_and_teaches_executors_nothing() -> None:
 def test_an_executor_follows_the_advantage_of_its_own_execution() -> None:
     """The actions of the one execution with a positive advantage have to become likelier, the others' less."""
     env, params = jaxmas.make("signal-cue-v0")
-    config = small(queries=1, designs=2, executions=2, executor_entropy=0.0)
+    config = small(queries=1, designs=2, executions=2, executor_entropy=0.0, agent_weight=0.0)
     start = starting_policies(config, "untrained", env, params)
     state = initial_state(config, env, params, jax.random.key(0), start)
     executor = config.network_of(env)
@@ -228,14 +228,13 @@ def test_invalid_programs_are_counted_and_become_rare() -> None:
 
 
 def test_the_divergence_holds_both_sides_back() -> None:
-    def moved(kl):
-        _, before, after, _ = trained("signal-context-v0", 4, mode="coupled", kl=kl, epochs=4)
-        pairs = zip(jax.tree.leaves(before.params), jax.tree.leaves(after.params), strict=True)
-        return before, sum(float(jnp.sum((new - old) ** 2)) for old, new in pairs)
-
-    (free, far), (held, near) = moved(0.0), moved(100.0)
-    assert near < far
-    assert free.start == {} and words(held.start) == words(held.params)
+    """Near to where they started, at even odds for everything, there is no code to be found."""
+    _, before, _, logs = trained("signal-context-v0", 60, mode="coupled", kl=5.0)
+    assert logs["reward"][-5:].mean() < 0.7
+    assert words(before.start) == words(before.params)
+    _, free, _, logs = trained("signal-context-v0", 100, mode="coupled", updates=100)
+    assert logs["reward"][55:60].mean() > 0.8
+    assert free.start == {}
 
 
 def test_the_warm_start_imitates_what_earns() -> None:

@@ -1,0 +1,448 @@
+"""Q2: how much do frozen executors cost a designer, and does training both sides together win it back?
+
+``python -m jaxmas.experiments.frozen_ceiling [PART …] [--small]`` trains every system of a part with every seed, plays
+it on the same test queries, and writes ``experiments/results/frozen_ceiling_PART.json``, ``.md`` and figures. Runs are
+ordinary run directories under ``--runs``: a study that was cut goes on where it stopped, and what is finished stands.
+
+All systems of a part begin with the same executors and are given the same number of plays, the designers' warm start
+included; the environment steps that these took are in the table.
+
+Expected before the run, hypotheses of the published system included (arXiv 2605.14212):
+
+- the best co-trained system has at least 21.7 % more success than the designer over frozen executors, intervals apart;
+- stagewise ≥ coupled ≥ designer-only;
+- against the first speaks that perfect executors raise the success of the best strategies on ``workflow-mixed-v0`` by
+  no more than 11 to 17 % over ``frozen-90`` (validation queries): most of what fails there is noise and deadlines;
+- the less able the frozen executors are, the higher the lift;
+- on ``workflow-specialist-v0`` one small network per role earns more than one shared by all, and swapped roles lose it.
+"""
+
+import dataclasses
+import json
+import multiprocessing
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from jaxmas import evaluation, plots
+from jaxmas.anchors import params_hash
+from jaxmas.catalog import ALGORITHMS, TEMPLATES
+from jaxmas.checkpoints import atomic_write_json, atomic_write_text
+from jaxmas.errors import refuse
+from jaxmas.experiments import compare
+from jaxmas.headroom import World
+from jaxmas.runs import load_policy, provenance
+from jaxmas.statistics import Estimate, hierarchical_bootstrap, paired_difference
+from jaxmas.structures import STRUCTURES
+from jaxmas.training import read_log, train
+
+FIRST_SEED = 100
+"""Seeds below were used to choose settings."""
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """What is trained, and from which executors."""
+
+    algorithm: str
+    settings: Mapping[str, Any]
+    executor: str = "frozen-90"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Systems that are compared on one scenario; ``reference`` is what the others' lift is measured against."""
+
+    scenario: str
+    params: str
+    """Hash of the scenario's numbers, written down before the run."""
+    systems: Mapping[str, System]
+    plays: int
+    seeds: int
+    num_agents: int | None = None
+    reference: str = "meta-skill"
+    swap_roles: bool = False
+    """Play every trained system with its specialists' roles swapped, too."""
+
+
+def co_trained(mode: str, executor: str = "frozen-90", **settings: Any) -> System:
+    """Return MetaAgent-X in one of its modes."""
+    return System("metaagent-x", {"mode": mode, **settings}, executor)
+
+
+BEST = "strategy:BEST"
+"""Stands for the strategy that earns most on validation queries with the executors at the start."""
+
+SYSTEMS = {
+    "meta-skill": System("meta-skill", {}),
+    "designer-only": co_trained("designer-only"),
+    "executor-only": co_trained("executor-only"),
+    "executor-only-best-strategy": co_trained("executor-only", plans_by=BEST),
+    "coupled": co_trained("coupled"),
+    "stagewise-1": co_trained("stagewise", swap_every=1),
+    "stagewise-10": co_trained("stagewise", swap_every=10),
+    "stagewise-30": co_trained("stagewise", swap_every=30),
+    "stagewise-10-8x1": co_trained("stagewise", queries=96, designs=8, executions=1),
+    "stagewise-10-16x1": co_trained("stagewise", designs=16, executions=1),
+    "stagewise-10-per-role": co_trained("stagewise", per_role=True),
+    "stagewise-10-outcome-only": co_trained("stagewise", agent_weight=0.0),
+    "stagewise-10-as-published": co_trained("stagewise", agent_weight=0.0, advantage="group"),
+}
+LEVELS = ("frozen-60", "frozen-75", "frozen-90", "frozen-98")
+SCRATCH = {"executor": "untrained", "executor_width": 8, "executor_layers": 1}
+
+MIXED = "28fb3d017e1bbe87"
+
+PARTS = {
+    "systems": Part("workflow-mixed-v0", MIXED, SYSTEMS, plays=153_600, seeds=10),
+    "ceiling": Part(
+        "workflow-mixed-v0",
+        MIXED,
+        {f"{level}, frozen": System("meta-skill", {}, level) for level in (*LEVELS, "scripted")}
+        | {f"{level}, trained": co_trained("stagewise", level) for level in LEVELS},
+        plays=153_600,
+        seeds=5,
+        reference="frozen-90, frozen",
+    ),
+    "crowd": Part(
+        "workflow-crowd-v0",
+        "1b67707c0cede16f",
+        {name: SYSTEMS[name] for name in ("meta-skill", "designer-only", "coupled", "stagewise-10")},
+        plays=38_400,
+        seeds=10,
+        num_agents=64,
+    ),
+    "specialist": Part(
+        "workflow-specialist-v0",
+        "1a9f320ee366485d",
+        {
+            "shared": co_trained("stagewise", **SCRATCH),
+            "per-role": co_trained("stagewise", per_role=True, **SCRATCH),
+        },
+        plays=153_600,
+        seeds=5,
+        reference="shared",
+        swap_roles=True,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Size of the study."""
+
+    parts: tyro.conf.Positional[tuple[str, ...]] = tuple(PARTS)
+    """Parts to run: systems, ceiling, crowd, specialist."""
+    small: bool = False
+    """Two seeds and a sixth of the plays for four of the systems: at most ten minutes on two cores."""
+    only: tuple[str, ...] = ()
+    """Only these systems of a part, to spread a study over machines; the tables are of all that is finished."""
+    seeds: int | None = None
+    plays: int | None = None
+    """Instead of the part's own."""
+    test: int = 2048
+    """Test queries."""
+    workers: int = 2
+    """Processes; each trains all seeds of a system, which are one compiled program."""
+    runs: Path = Path("runs/frozen_ceiling")
+    out: Path = Path(__file__).resolve().parent / "results"
+
+
+SMALL = ("meta-skill", "executor-only-best-strategy", "coupled", "stagewise-10")
+
+
+def main(settings: Settings) -> None:
+    """Run the parts one after the other; tables are written anew whenever a system is done."""
+    for name in settings.parts:
+        refuse(name not in PARTS, f"unknown part {name!r}; the parts are {', '.join(PARTS)}")
+    if settings.small:
+        settings = dataclasses.replace(settings, parts=("systems",), only=SMALL)
+    for name in settings.parts:
+        part = part_of(name, settings)
+        names = [system for system in part.systems if not settings.only or system in settings.only]
+        with ProcessPoolExecutor(settings.workers, multiprocessing.get_context("spawn")) as pool:
+            waiting = {pool.submit(run_system, name, system, settings): system for system in names}
+            for done in as_completed(waiting):
+                print(f"{name}: {waiting[done]}: {done.result()}", flush=True)
+                write(name, part, settings)
+
+
+def part_of(name: str, settings: Settings) -> Part:
+    """Return a part in the size that is asked for."""
+    part = PARTS[name]
+    if settings.small:
+        part = dataclasses.replace(part, seeds=2, plays=part.plays // 6)
+    return dataclasses.replace(part, seeds=settings.seeds or part.seeds, plays=settings.plays or part.plays)
+
+
+def run_system(name: str, system: str, settings: Settings) -> str:
+    """Train and play all seeds of a system; return a line on what came out."""
+    part = part_of(name, settings)
+    made = part.systems[system]
+    setting = compare.Setting(part.scenario, part.num_agents, executor=made.executor)
+    world = setting.build()
+    found = params_hash(world.params)
+    refuse(
+        found != part.params,
+        f"{part.scenario} has changed since the study was written: parameters {found}, not {part.params}",
+    )
+    config = config_of(made, world, part.plays)
+    test = evaluation.query_keys("test", settings.test)
+    for run in directories(name, part, system, settings):
+        if (run / "test.json").exists():
+            continue
+        seed = int(run.name.removeprefix("seed-"))
+        options = {"executor": made.executor, "num_agents": part.num_agents, "resume": (run / "config.json").exists()}
+        train(part.scenario, made.algorithm, config, out=run, seed=seed, **options)
+        policy = load_policy(str(run), world.env, world.params)
+        played = {"trained": compare.play(world, policy, test)}
+        if part.swap_roles:
+            swapped = dataclasses.replace(policy, meta=SwappedRoles(policy.meta, len(world.params.tables)))
+            played["swapped"] = compare.play(world, swapped, test)
+        atomic_write_json(run / "test.json", {key: rounded(outcomes) for key, outcomes in played.items()})
+    rewards = np.array([outcomes["success"] for outcomes in read_tests(name, part, system, settings)])
+    return f"success {hierarchical_bootstrap(rewards)}"
+
+
+def rounded(outcomes: evaluation.Outcomes) -> dict[str, list[float]]:
+    """Return what the tables need of every test query."""
+    return {name: np.round(outcomes[name].astype(float), 5).tolist() for name in ("success", "reward", "cost")}
+
+
+def config_of(system: System, world: World, plays: int) -> Any:
+    """Return the algorithm's settings, with as many updates as the plays allow for."""
+    settings = dict(system.settings)
+    if settings.get("plans_by") == BEST:
+        settings["plans_by"] = f"strategy:{best_strategy(world)}"
+    config = ALGORITHMS[system.algorithm](**settings)
+    if system.algorithm == "metaagent-x" and config.warm_start and not config.plans_by:
+        plays -= len(TEMPLATES[world.env.family].rows) * config.warm_queries
+    sizes = config.sizes
+    return dataclasses.replace(config, updates=plays // (sizes.queries * sizes.designs * sizes.executions))
+
+
+def best_strategy(world: World) -> str:
+    """Return the strategy that earns most on validation queries."""
+    keys = evaluation.query_keys("validation", 2048)
+    policies = [policy for policy in compare.strategies_of(world) if policy.name != "random"]
+    return max(policies, key=lambda policy: compare.play(world, policy, keys)["reward"].mean()).name
+
+
+@dataclasses.dataclass(frozen=True)
+class SwappedRoles:
+    """A meta-policy whose specialists are given the next one's role."""
+
+    meta: Any
+    skills: int
+
+    def init(self) -> Any:
+        """Return the carry of the meta-policy."""
+        return self.meta.init()
+
+    def apply(self, params: Any, carry: Any, team: Any, key: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """Return the plan, its specialists' roles swapped round."""
+        plan, carry, info = self.meta.apply(params, carry, team, key)
+        role = jnp.where(plan.role < self.skills, (plan.role + 1) % self.skills, plan.role)
+        return dataclasses.replace(plan, role=role), carry, info
+
+
+def directories(name: str, part: Part, system: str, settings: Settings) -> list[Path]:
+    """Return the run directory of every seed."""
+    folder = settings.runs / (f"{name}-small" if settings.small else name) / system.replace(", ", "-")
+    return [folder / f"seed-{FIRST_SEED + index}" for index in range(part.seeds)]
+
+
+def read_tests(
+    name: str, part: Part, system: str, settings: Settings, played: str = "trained"
+) -> list[dict[str, list[float]]]:
+    """Return the test outcomes of the seeds that are done."""
+    files = [run / "test.json" for run in directories(name, part, system, settings)]
+    return [json.loads(file.read_text())[played] for file in files if file.exists()]
+
+
+def write(name: str, part: Part, settings: Settings) -> None:
+    """Write a part's table and figures of what is finished."""
+    result = collate(name, part, settings)
+    stem = f"frozen_ceiling_{name}" + ("_small" if settings.small else "")
+    atomic_write_json(settings.out / f"{stem}.json", result)
+    atomic_write_text(settings.out / f"{stem}.md", markdown(result))
+    for kind, figure in figures(result):
+        plots.save_png(figure, settings.out / f"{stem}_{kind}.png")
+
+
+def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
+    """Return the table of a part, the learning curves and the histograms of structures over training."""
+    tests = {system: read_tests(name, part, system, settings) for system in part.systems}
+    tests = {system: rows for system, rows in tests.items() if rows}
+    success = {system: np.array([row["success"] for row in rows]) for system, rows in tests.items()}
+    methods: dict[str, Any] = {}
+    for system, rows in tests.items():
+        logs = [read_log(run / "log.jsonl") for run in directories(name, part, system, settings)]
+        methods[system] = {
+            **{key: estimate([row[key] for row in rows]) for key in ("success", "reward", "cost")},
+            "seeds": len(rows),
+            "per_seed": success[system].mean(axis=1).round(4).tolist(),
+            "environment_steps": float(np.mean([sum_of(log, "steps") for log in logs if log])),
+            "seconds": float(np.mean([sum(row["seconds"] for row in log) for log in logs if log])),
+            "curves": curves(logs),
+        }
+        if part.reference in success and system != part.reference:
+            methods[system]["lift"] = lift(success[system], success[part.reference])
+        if part.swap_roles:
+            swapped = read_tests(name, part, system, settings, "swapped")
+            methods[system]["swapped"] = estimate([row["success"] for row in swapped])
+            lost = [row["success"] for row in swapped] - success[system]
+            methods[system]["lost_by_swapping"] = hierarchical_bootstrap(lost).to_json()
+    return {
+        "part": name,
+        "scenario": part.scenario,
+        "num_agents": part.num_agents,
+        "params": part.params,
+        "plays": part.plays,
+        "reference": part.reference,
+        "test": settings.test,
+        "command": command(settings, name),
+        "provenance": provenance(),
+        "baselines": baselines(name, part, settings),
+        "methods": methods,
+    }
+
+
+def estimate(values: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Return mean and interval over seeds and queries."""
+    return hierarchical_bootstrap(np.array(values)).to_json()
+
+
+def lift(success: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
+    """Return how much more success there is than in the reference: in points, and as a share of the reference's."""
+    points = paired_difference(success, reference)
+    base = float(reference.mean())
+    return {"points": points.to_json(), "relative": [value / base for value in (points.mean, *points.ci95)]}
+
+
+def spans(log: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """Return how many updates each line of a log is the mean of."""
+    return np.diff([0] + [row["update"] for row in log])
+
+
+def sum_of(log: Sequence[Mapping[str, float]], key: str) -> float:
+    """Return the sum over all updates of what is logged as means."""
+    return float(np.sum(spans(log) * [row[key] for row in log]))
+
+
+def curves(logs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[float | None]]:
+    """Return each logged value over training, as the mean of the seeds that have it."""
+    length = min(len(log) for log in logs if log)
+    rows = [log[:length] for log in logs if log]
+    names = [name for name in rows[0][0] if name != "seconds"]
+
+    def mean(values):
+        known = [value for value in values if value is not None]
+        return round(float(np.mean(known)), 5) if known else None
+
+    return {name: [mean([log[index].get(name) for log in rows]) for index in range(length)] for name in names}
+
+
+def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
+    """Return what the strategy that is best on validation queries does, with the executors at the start and perfect."""
+    file = directories(name, part, "baselines", settings)[0].parent / f"test-{settings.test}.json"
+    if not file.exists():
+        start = next(iter(part.systems.values())).executor
+        world = compare.Setting(part.scenario, part.num_agents, executor=start).build()
+        strategy = best_strategy(world)
+        rows = {}
+        for executor in (start, "scripted"):
+            world = compare.Setting(part.scenario, part.num_agents, executor=executor).build()
+            outcomes = compare.play(
+                world, compare.policy_of(f"strategy:{strategy}", world), evaluation.query_keys("test", settings.test)
+            )
+            rows[f"{strategy}, {executor}"] = {
+                key: estimate([outcomes[key].tolist()]) for key in ("success", "reward", "cost")
+            }
+        atomic_write_json(file, rows)
+    return json.loads(file.read_text())
+
+
+def command(settings: Settings, name: str) -> str:
+    """Return the command line that runs a part."""
+    words = ["python", "-m", "jaxmas.experiments.frozen_ceiling", *(["--small"] if settings.small else [name])]
+    for field in ("seeds", "plays", "test"):
+        value = getattr(settings, field)
+        words += [] if value == getattr(Settings, field) else [f"--{field}", str(value)]
+    return shlex.join(words)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the table for people."""
+    agents = f", {result['num_agents']} agents" if result["num_agents"] else ""
+    lines = [
+        f"# The frozen-executor ceiling: {result['part']}",
+        "",
+        f"`{result['command']}`, commit {result['provenance']['commit']}, {result['provenance']['device']}; "
+        f"`{result['scenario']}`{agents} (parameters {result['params']}), {result['plays']:,} plays per run, "
+        f"{result['test']} test queries. Lift: success over that of *{result['reference']}*, on the same queries.",
+        "",
+        "| system | seeds | success | reward | cost | lift, points | lift, relative | environment steps | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for system, row in result["baselines"].items():
+        lines.append(
+            f"| strategy {system} | – | {cell(row['success'])} | {cell(row['reward'])} | {cell(row['cost'])} ||||"
+        )
+    for system, row in sorted(result["methods"].items(), key=lambda item: -item[1]["success"]["mean"]):
+        values = [cell(row[key]) for key in ("success", "reward", "cost")]
+        values += [cell(row["lift"]["points"]), percent(row["lift"]["relative"])] if "lift" in row else ["", ""]
+        values += [f"{row['environment_steps'] / 1e6:.2f} M", f"{row['seconds']:.0f}"]
+        lines.append(f"| {system} | {row['seeds']} | {' | '.join(values)} |")
+    swapped = {system: row for system, row in result["methods"].items() if "swapped" in row}
+    if swapped:
+        lines += ["", "| system | success | with the specialists' roles swapped | lost |", "|---|---|---|---|"]
+    for system, row in swapped.items():
+        lines.append(
+            f"| {system} | {' | '.join(cell(row[key]) for key in ('success', 'swapped', 'lost_by_swapping'))} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def cell(row: Mapping[str, Any]) -> str:
+    """Return a mean with its interval."""
+    return str(Estimate(row["mean"], tuple(row["ci95"])))
+
+
+def percent(values: Sequence[float]) -> str:
+    """Return a relative change with its interval."""
+    mean, low, high = (f"{100 * value:+.1f}" for value in values)
+    return f"{mean} [{low}, {high}] %"
+
+
+def figures(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield learning curves, rewards by role and structures over training."""
+    methods = result["methods"]
+    plays = {name: np.array(row["curves"]["plays"]) for name, row in methods.items()}
+    yield (
+        "curves",
+        plots.curves(
+            {name: (plays[name], np.array(row["curves"]["success"])) for name, row in methods.items()},
+            "plays",
+            "success",
+        ),
+    )
+    for name, row in methods.items():
+        roles = [key for key in row["curves"] if key.startswith("role_")]
+        kinds = [f"structure_{kind}" for kind in STRUCTURES if f"structure_{kind}" in row["curves"]]
+        if name not in ("coupled", "stagewise-10"):
+            continue
+        by_role = {key.removesuffix("_reward"): (plays[name], np.array(row["curves"][key])) for key in roles}
+        yield f"roles_{name}", plots.curves(by_role, "plays", "own reward per decision")
+        shares = {key.removeprefix("structure_"): np.array(row["curves"][key]) for key in kinds}
+        yield f"structures_{name}", plots.shares(plays[name], shares, "plays", "share of designs")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
