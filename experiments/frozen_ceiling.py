@@ -53,6 +53,8 @@ class System:
     algorithm: str
     settings: Mapping[str, Any]
     executor: str = "frozen-90"
+    times_the_plays: int = 1
+    """More plays than the others are given, where marked so in its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,7 @@ BEST = "strategy:BEST"
 
 SYSTEMS = {
     "meta-skill": System("meta-skill", {}),
+    "meta-skill-3x-plays": System("meta-skill", {}, times_the_plays=3),
     "designer-only": co_trained("designer-only"),
     "executor-only": co_trained("executor-only"),
     "executor-only-best-strategy": co_trained("executor-only", plans_by=BEST),
@@ -217,7 +220,7 @@ def rounded(outcomes: evaluation.Outcomes) -> dict[str, list[float]]:
 
 def config_of(system: System, world: World, plays: int) -> Any:
     """Return the algorithm's settings, with as many updates as the plays allow for."""
-    settings = dict(system.settings)
+    settings, plays = dict(system.settings), plays * system.times_the_plays
     if settings.get("plans_by") == BEST:
         settings["plans_by"] = f"strategy:{best_strategy(world)}"
     config = ALGORITHMS[system.algorithm](**settings)
