@@ -1,10 +1,14 @@
-"""Speed: how long a roll-out takes to compile, and how many agent-steps it makes per second.
+"""Speed: how long a roll-out or a training loop takes to compile, and how many agent-steps it makes per second.
 
-What is measured is a life of one query after another: plans, frozen executors, team observations and resets included,
-every metric computed. An agent-step is one slot through one environment step, at work or not. A query that is
-over waits for the next plan boundary, and those steps are computed like all others: ``live_share`` is the share of the
-steps in which the query was under way, ``live_agent_steps_per_cpu_second`` counts these alone, and ``acting_share`` is
-the share of all agent-steps in which the slot had work.
+What is measured of a roll-out is a life of one query after another: plans, frozen executors, team observations and
+resets included, every metric computed. An agent-step is one slot through one environment step, at work or not. A query
+that is over waits for the next plan boundary, and those steps are computed like all others: ``live_share`` is the share
+of the steps in which the query was under way, ``live_agent_steps_per_cpu_second`` counts these alone, and
+``acting_share`` is the share of all agent-steps in which the slot had work.
+
+What is measured of training is whole updates with the algorithm's own settings: roll-out, gathering of decisions,
+losses, gradients, all passes. Queries of like length are played together, and only the steps up to the longest of them
+are computed and counted. The roll-out is timed once more alone, so that the rest can be told from it.
 """
 
 import dataclasses
@@ -19,7 +23,9 @@ from jaxtyping import Array, Float, Key
 
 import jaxmas
 from jaxmas import anchors
+from jaxmas.decisions import gather
 from jaxmas.errors import JaxmasError, refuse
+from jaxmas.groups import GroupSizes, play_groups
 from jaxmas.headroom import World
 from jaxmas.rollout import MetaStep, Policies, begin, play_on
 from jaxmas.types import MetaPolicy
@@ -119,19 +125,24 @@ def _speeds(env: Any, rows: list[tuple[float, float, dict[str, float]]], setting
 
 
 def _compile(arguments: tuple, episodes: Any, settings: BenchSettings) -> tuple[Any, float, float]:
-    """Trace, lower and compile the timed function; return it with its CPU and wall seconds."""
+    """Compile the timed function; return it with its CPU and wall seconds."""
     env, params, meta, executor, executor_params = arguments
     run = functools.partial(_play, env, meta, executor)
-    # A program out of a cache took no time to compile.
+    keys = jax.block_until_ready(_keys(settings, 0))
+    try:
+        return _compiled(jax.jit(run, donate_argnums=2), params, executor_params, episodes, keys)
+    except jax.errors.JaxRuntimeError as error:
+        raise JaxmasError(f"bench: {str(error).splitlines()[0]}; try a smaller --num-envs") from error
+
+
+def _compiled(function: Any, *arguments: Any) -> tuple[Any, float, float]:
+    """Trace, lower and compile; a program out of a cache took no time to compile, so that none is used."""
     cached = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
-        keys = jax.block_until_ready(_keys(settings, 0))
         cpu, wall = time.process_time(), time.perf_counter()
-        compiled = jax.jit(run, donate_argnums=2).lower(params, executor_params, episodes, keys).compile()
+        compiled = function.lower(*arguments).compile()
         return compiled, time.process_time() - cpu, time.perf_counter() - wall
-    except jax.errors.JaxRuntimeError as error:
-        raise JaxmasError(f"bench: {str(error).splitlines()[0]}; try a smaller --num-envs") from error
     finally:
         jax.config.update("jax_enable_compilation_cache", cached)
 
@@ -177,3 +188,80 @@ def _count(step: MetaStep) -> Float[Array, "counted"]:
     queries, acting_agents, everything = (jnp.where(done, value, 0) for value in ended)
     counts = (step.steps, step.acting, queries, step.reward, acting_agents, everything, seen)
     return jnp.stack([jnp.float32(value) for value in counts])
+
+
+UPDATES = 5
+"""Updates per timed call."""
+
+
+def measure_training(world: World, config: Any, start: Policies, *, repeats: int = 5, seed: int = 0) -> dict[str, Any]:
+    """Compile and time whole updates, and the roll-outs in them alone; see the module for what counts."""
+    refuse(repeats < 1, f"bench: repeats is {repeats}; it has to be at least 1")
+    env, params = world.env, world.params
+    state = config.initial_state(env, params, jax.random.key(seed), start)
+    train = jax.jit(lambda params, start, state: config.train_chunk(env, params, start, state, UPDATES))
+    compiled, compile_cpu, compile_wall = _compiled(train, params, start, state)
+    whole, live = [], []
+    for _ in range(repeats + 1):
+        began = time.process_time(), time.perf_counter()
+        state, logs = jax.block_until_ready(compiled(params, start, state))
+        whole.append(_since(began))
+        live.append(float(jnp.sum(logs["steps"])))
+    cpu, wall = (statistics.median(times) / UPDATES for times in zip(*whole[1:], strict=True))
+    played, gathered = _rollout_seconds(world, config, start, state, repeats)
+    steps = computed_steps(env, params, config.sizes, jax.random.key(seed))
+    return {
+        "compile_seconds": compile_cpu,
+        "compile_wall_seconds": compile_wall,
+        "agent_steps_per_cpu_second": steps * env.num_agents / cpu,
+        "agent_steps_per_second": steps * env.num_agents / wall,
+        "live_agent_steps_per_cpu_second": statistics.median(live[1:]) / UPDATES * env.num_agents / cpu,
+        "updates_per_cpu_second": 1 / cpu,
+        "rollout_share": played / cpu,
+        "gather_share": max(gathered - played, 0.0) / cpu,
+        "learning_share": max(cpu - max(gathered, played), 0.0) / cpu,
+        "num_agents": env.num_agents,
+        "num_envs": config.sizes.queries * config.sizes.designs * config.sizes.executions,
+        "horizon": env.horizon,
+        "repeats": repeats,
+        "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
+    }
+
+
+def _since(began: tuple[float, float]) -> tuple[float, float]:
+    return time.process_time() - began[0], time.perf_counter() - began[1]
+
+
+def _rollout_seconds(world: World, config: Any, start: Policies, state: Any, repeats: int) -> tuple[float, float]:
+    """Return the CPU-seconds of an update's roll-out: alone, and with the decisions gathered where executors learn."""
+    env, params = world.env, world.params
+    designer, executor = config.designer(env, state), config.executor(env, state)
+    meta, meta_params = designer if designer else (start.meta, start.meta_params)
+    policies = Policies(meta, meta_params, *(executor or (start.executor, start.executor_params)))
+
+    def play(params, policies, keys, collect=None):
+        played = play_groups(env, params, policies, keys[0], keys[1], config.sizes, collect=collect)
+        return [jnp.sum(jnp.nan_to_num(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(played)]
+
+    def seconds(collect):
+        run, times = jax.jit(functools.partial(play, collect=collect)), []
+        for repeat in range(repeats + 1):
+            keys = jax.random.split(jax.random.key(repeat))
+            began = time.process_time(), time.perf_counter()
+            jax.block_until_ready(run(params, policies, keys))
+            times.append(_since(began)[0])
+        return statistics.median(times[1:])
+
+    alone = seconds(None)
+    if executor is None:
+        return alone, alone
+    return alone, seconds(functools.partial(gather, capacity=config.capacity, recurrent=executor[0].recurrent))
+
+
+def computed_steps(env: Any, params: Any, sizes: GroupSizes, key: Any, draws: int = 32) -> float:
+    """Return the environment steps that an update computes on average: each part of it up to its longest query."""
+    keys = jax.random.split(key, (draws, sizes.queries))
+    lengths = jax.jit(jax.vmap(jax.vmap(lambda key: env.steps_left(env.reset(key, params)[0]))))(keys)
+    longest = jnp.max(jnp.sort(lengths, axis=1).reshape(draws, sizes.parts, -1), axis=-1)
+    plays = sizes.queries // sizes.parts * sizes.designs * sizes.executions
+    return float(jnp.mean(jnp.sum(longest, axis=-1))) * plays

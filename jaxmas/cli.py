@@ -127,7 +127,7 @@ class Show(_World):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Measure compile time and agent-steps per second of a roll-out with frozen executors, resets included."""
+    """Measure compile time and agent-steps per second of a roll-out with frozen executors, or of a training loop."""
 
     scenario: Scenario
     """A name from jaxmas list."""
@@ -137,6 +137,8 @@ class Bench:
     """Environments side by side; 4096 / agents by default."""
     strategy: str | None = None
     """Who plans; the scenario's strongest team strategy by default."""
+    train: Annotated[str | None, tyro.conf.arg(metavar="ALGORITHM")] = None
+    """Measure whole updates of an algorithm, with its default settings, instead."""
     executor: str = "frozen-90"
     """Who does the work."""
     repeats: int = 7
@@ -191,6 +193,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bench": (
         "jaxmas bench workflow-mixed-v0 --num-agents 16",
         "jaxmas bench workflow-crowd-v0 --num-agents 256 --json",
+        "jaxmas bench workflow-mixed-v0 --train metaagent-x",
     ),
     "demo": ("jaxmas demo", "jaxmas demo --seed 1 --out runs/demo-1"),
 }
@@ -311,10 +314,24 @@ def run_show(command: Show) -> dict[str, Any]:
 def run_bench(command: Bench) -> dict[str, Any]:
     """Measure speed."""
     from jaxmas import benchmark
+    from jaxmas.catalog import ALGORITHMS
     from jaxmas.experiments.compare import Setting, policy_of
+    from jaxmas.runs import starting_policies
 
     setting = Setting(command.scenario, command.num_agents, None, command.executor)
     world = setting.build()
+    if command.train is not None:
+        given = command.num_envs is not None or command.strategy is not None
+        refuse(
+            given, "bench --train takes no --num-envs and no --strategy: the algorithm's settings say what is played"
+        )
+        config = ALGORITHMS[command.train]()
+        start = starting_policies(config, command.executor, world.env, world.params)
+        with progress("measuring speed"):
+            options = {"repeats": command.repeats, "seed": command.seed}
+            measured = benchmark.measure_training(world, config, start, **options)
+        described = {"scenario": command.scenario, "algorithm": command.train, "executor": command.executor}
+        return measured | described
     if command.strategy is not None:
         policy_of(f"strategy:{command.strategy}", world)
     num_envs = benchmark.default_envs(world.env.num_agents) if command.num_envs is None else command.num_envs

@@ -114,7 +114,7 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
 
 def _bench(console: Console, result: Mapping[str, Any]) -> None:
     sizes = f"{result['num_agents']} agents, {result['num_envs']} environments"
-    title = f"{result['scenario']}, {sizes}, {result['strategy']}"
+    title = f"{result['scenario']}, {sizes}, {result.get('strategy') or result['algorithm']}"
     rows = [
         ("compile", f"{result['compile_seconds']:.1f} CPU s, {result['compile_wall_seconds']:.1f} s"),
         *((name.replace("_", " "), _thousands(result[name])) for name in result if name.endswith("_second")),

@@ -2,6 +2,8 @@
 
 import contextlib
 import csv
+import dataclasses
+import functools
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from jaxmas import cli
+from jaxmas.catalog import ALGORITHMS
 from jaxmas.cli import COMMANDS, main
 from jaxmas.progress import progress
 
@@ -133,6 +136,20 @@ def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
     assert "compile" in capsys.readouterr().out
 
 
+def test_bench_of_training(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from jaxmas.algorithms.ippo import IPPOConfig
+
+    small = functools.partial(IPPOConfig, queries=8, width=8, capacity=4)
+    monkeypatch.setitem(ALGORITHMS._entries, "ippo", dataclasses.replace(ALGORITHMS.entry("ippo"), value=small))
+    words = ("bench", "signal-cue-v0", "--executor", "untrained", "--train", "ippo", "--repeats", "1")
+    found = answer(capsys, *words)
+    assert found["compile_seconds"] > 0
+    assert 0 < found["live_agent_steps_per_cpu_second"] <= found["agent_steps_per_cpu_second"]
+    assert found["rollout_share"] > 0 and found["learning_share"] >= 0 and found["gather_share"] >= 0
+    assert main(list(words)) == 0
+    assert "ippo" in capsys.readouterr().out
+
+
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"
     words = ("demo", "--scenario", PROBE, "--updates", "2", "--episodes", "32", "--validation", "64", "--out", str(out))
@@ -192,6 +209,8 @@ BAD = {
     "no renderer": (("show", PROBE, "--policy", "strategy:random"), "renderer"),
     "no environments": (("bench", WORKFLOW, "--num-envs", "0"), "num_envs is 0"),
     "no repeats": (("bench", WORKFLOW, "--repeats", "0"), "repeats is 0"),
+    "bench nobody": (("bench", WORKFLOW, "--train", "meta-skil"), "meta-skill"),
+    "bench both": (("bench", WORKFLOW, "--train", "ippo", "--num-envs", "4"), "--num-envs"),
     "no updates": (("demo", "--updates", "0"), "updates is 0"),
     "negative seed": (("demo", "--seed", "-1"), "seed is -1"),
 }
