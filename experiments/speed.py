@@ -1,6 +1,7 @@
 """Speed over team sizes: ``python -m jaxmas.experiments.speed`` (``make bench``).
 
-Measures ``jaxmas bench`` at 16 to 1,024 agents in one run and writes ``experiments/results/bench.json`` and ``.md``.
+Measures ``jaxmas bench`` at 16 to 1,024 agents, and the training loops of the algorithms, in one run, and writes
+``experiments/results/bench.json`` and ``.md``.
 """
 
 import dataclasses
@@ -10,10 +11,11 @@ from typing import Any
 import tyro
 
 import jaxmas
-from jaxmas.benchmark import FROZEN, BenchSettings, default_envs, measure
+from jaxmas.benchmark import FROZEN, BenchSettings, default_envs, measure, measure_training
+from jaxmas.catalog import ALGORITHMS
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.headroom import World
-from jaxmas.runs import provenance
+from jaxmas.runs import provenance, starting_policies
 
 CASES = (
     ("workflow-mixed-v0", 16),
@@ -21,6 +23,16 @@ CASES = (
     ("workflow-crowd-v0", 256),
     ("workflow-crowd-v0", 1024),
 )
+TRAINING: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("ippo", {}),
+    ("ippo", {"network": "gru"}),
+    ("mappo", {}),
+    ("meta-skill", {}),
+    ("metaagent-x", {"mode": "coupled"}),
+    ("metaagent-x", {"mode": "designer-only"}),
+    ("metaagent-x", {"mode": "executor-only"}),
+)
+"""Algorithms, and what of their settings is not the default, on ``workflow-mixed-v0``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +43,32 @@ class Settings:
     out: Path = Path(__file__).resolve().parent / "results"
 
 
-def main(settings: Settings) -> list[dict[str, Any]]:
-    """Measure every case and write the table."""
+def main(settings: Settings) -> dict[str, Any]:
+    """Measure every case and write the tables."""
     rows = []
     for scenario, num_agents in CASES:
-        env, params = jaxmas.make(scenario, num_agents=num_agents)
-        world = World(env, params, *jaxmas.load_executor(FROZEN, env, params))
+        world = world_of(scenario, num_agents)
         timing = BenchSettings(num_envs=default_envs(num_agents), repeats=settings.repeats)
         rows.append(measure(scenario, world, None, timing))
         print(line(rows[-1]), flush=True)
-    atomic_write_json(settings.out / "bench.json", {"rows": rows, "provenance": provenance()})
-    atomic_write_text(settings.out / "bench.md", "\n".join([*HEADER, *map(line, rows), ""]))
-    return rows
+    training = []
+    for name, changes in TRAINING:
+        world, config = world_of("workflow-mixed-v0", None), ALGORITHMS[name](**changes)
+        start = starting_policies(config, "untrained" if changes.get("network") else FROZEN, world.env, world.params)
+        measured = measure_training(world, config, start, repeats=settings.repeats)
+        training.append({"algorithm": " ".join([name, *changes.values()]), **measured})
+        print(training_line(training[-1]), flush=True)
+    result = {"rows": rows, "training": training, "provenance": provenance()}
+    lines = [*HEADER, *map(line, rows), "", *TRAINING_HEADER, *map(training_line, training), ""]
+    atomic_write_json(settings.out / "bench.json", result)
+    atomic_write_text(settings.out / "bench.md", "\n".join(lines))
+    return result
+
+
+def world_of(scenario: str, num_agents: int | None) -> World:
+    """Return a scenario with the frozen executors that all measurements use."""
+    env, params = jaxmas.make(scenario, num_agents=num_agents)
+    return World(env, params, *jaxmas.load_executor(FROZEN, env, params))
 
 
 HEADER = (
@@ -67,6 +93,21 @@ def line(row: dict[str, Any]) -> str:
         f"{row['acting_agents_share']:.0%}",
         row["strategy"],
     )
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+TRAINING_HEADER = (
+    "| algorithm | plays per update | agent-steps per CPU-second | updates per CPU-second | roll-out | gathering | "
+    "learning | compile, CPU-s |",
+    "|---|---|---|---|---|---|---|---|",
+)
+
+
+def training_line(row: dict[str, Any]) -> str:
+    """Return one row of the table of training loops."""
+    shares = [f"{row[name]:.0%}" for name in ("rollout_share", "gather_share", "learning_share")]
+    speed, updates = f"{row['agent_steps_per_cpu_second']:,.0f}", f"{row['updates_per_cpu_second']:.2f}"
+    cells = (row["algorithm"], row["num_envs"], speed, updates, *shares, f"{row['compile_seconds']:.1f}")
     return "| " + " | ".join(map(str, cells)) + " |"
 
 

@@ -23,7 +23,7 @@ from jaxmas.errors import JaxmasError
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, EXECUTORS, SCENARIOS, STRATEGIES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocol.md", "docs/workflow.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocol.md", "docs/workflow.md", "docs/training.md")
 WITH_CODE = ("README.md", "CONTRIBUTING.md")
 
 assert catalog.SCENARIOS is SCENARIOS
@@ -191,7 +191,7 @@ def test_workflow_page_gives_the_sizes() -> None:
 
 
 def test_workflow_page_names_parameters_roles_and_metrics() -> None:
-    text, known = read("docs/workflow.md"), set(spans("docs/workflow.md"))
+    text, known = read("docs/workflow.md", "docs/training.md"), set(spans("docs/workflow.md"))
     for fields in (QueryMix, WorkflowParams):
         assert {field.name for field in dataclasses.fields(fields)} <= known
     assert set(role_names(4)) - known <= {"specialist-1", "specialist-2"}

@@ -13,7 +13,7 @@ from jax import export
 
 import jaxmas
 from jaxmas.algorithms.meta_skill import MetaSkillConfig
-from jaxmas.catalog import SCENARIOS, TEMPLATES
+from jaxmas.catalog import ALGORITHMS, SCENARIOS, TEMPLATES
 from jaxmas.policies import TemplatePolicy
 from jaxmas.rollout import Policies, begin, play_query
 
@@ -170,6 +170,23 @@ def test_updates_lower_for_every_platform(learner: str, space: str) -> None:
 def test_an_update_on_workflow_lowers_for_every_platform() -> None:
     update, arguments = updating("workflow-mixed-v0", "frozen-90")
     check(exported(update, *arguments)[0])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        ("ippo", {"network": "gru", "per_role": True}),
+        ("mappo", {}),
+        ("metaagent-x", {"mode": "stagewise", "kl": 0.1, "warm_start": 0}),
+        ("metaagent-x", {"mode": "coupled", "advantage": "group", "per_role": True, "warm_start": 0}),
+    ],
+)
+def test_training_of_executors_lowers_for_every_platform(algorithm: str, settings: dict[str, Any]) -> None:
+    env, params, _ = world("signal-context-v0", 2)
+    config: Any = ALGORITHMS[algorithm](updates=4, queries=4, capacity=4, width=8, **settings)
+    start = Policies(TemplatePolicy(env, (0,)), None, *jaxmas.load_executor("untrained", env, params))
+    state = jax.eval_shape(lambda key: config.initial_state(env, params, key, start), jax.random.key(0))
+    check(exported(lambda params, state: config.train_chunk(env, params, start, state, 1), params, state)[0])
 
 
 def test_a_lowered_update_gives_the_same() -> None:
