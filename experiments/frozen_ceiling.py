@@ -98,7 +98,8 @@ SYSTEMS = {
     "stagewise-10-as-published": co_trained("stagewise", agent_weight=0.0, advantage="group"),
 }
 LEVELS = ("frozen-60", "frozen-75", "frozen-90", "frozen-98")
-SCRATCH = {"executor": "untrained", "executor_width": 8, "executor_layers": 1}
+NARROW = {"plans_by": "strategy:roles-by-skill", "width": 8, "layers": 1, "agent_weight": 1.0, "learning_rate": 1e-2}
+"""Executors too small to know every skill, from scratch, under a strategy that gives every subtask its specialist."""
 
 MIXED = "28fb3d017e1bbe87"
 
@@ -125,11 +126,12 @@ PARTS = {
         "workflow-specialist-v0",
         "1a9f320ee366485d",
         {
-            "shared": co_trained("stagewise", **SCRATCH),
-            "per-role": co_trained("stagewise", per_role=True, **SCRATCH),
+            "shared": System("ippo", NARROW, "untrained"),
+            "per-role": System("ippo", {**NARROW, "per_role": True}, "untrained"),
+            "shared, three times as wide": System("ippo", {**NARROW, "width": 24}, "untrained"),
         },
-        plays=153_600,
-        seeds=5,
+        plays=25_600,
+        seeds=10,
         reference="shared",
         swap_roles=True,
     ),

@@ -78,7 +78,7 @@ def test_code_runs(page, own_registries, monkeypatch) -> None:
 
 def command_lines() -> list[str]:
     """Return the calls of ``jaxmas`` in the documents: shell lines, and spans that name a command and an argument."""
-    shell = [line for page in WITH_CODE for _, block in blocks(page, "sh") for line in block.splitlines()]
+    shell = [line for page in PAGES for _, block in blocks(page, "sh") for line in block.splitlines()]
     prose = [span for page in PAGES for span in spans(page) if len(span.split()) > 2 and "…" not in span]
     return sorted({line for line in shell + prose if line.startswith("jaxmas ")})
 
@@ -191,7 +191,7 @@ def test_workflow_page_gives_the_sizes() -> None:
 
 
 def test_workflow_page_names_parameters_roles_and_metrics() -> None:
-    text, known = read("docs/workflow.md", "docs/training.md"), set(spans("docs/workflow.md"))
+    text, known = read("docs/workflow.md"), set(spans("docs/workflow.md"))
     for fields in (QueryMix, WorkflowParams):
         assert {field.name for field in dataclasses.fields(fields)} <= known
     assert set(role_names(4)) - known <= {"specialist-1", "specialist-2"}
