@@ -96,9 +96,9 @@ def _spread(flags: Bool[Array, "*axes"], capacity: int) -> tuple[Bool[Array, "pl
 def merge(parts: Decisions) -> Decisions:
     """Return as one the decisions of parts that were played one after another, stacked along a leading axis."""
     episodes = math.prod(parts.rewards.team.shape[1:-1])
-    begun = episodes * jnp.arange(len(parts.count))
-    rows = dataclasses.replace(parts.rows, episode=parts.rows.episode + begun[:, None, None])
-    rows, rewards = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), (rows, parts.rewards))
+    begun = jnp.repeat(episodes * jnp.arange(len(parts.count)), parts.rows.episode.shape[1])
+    rows, rewards = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), (parts.rows, parts.rewards))
+    rows = dataclasses.replace(rows, episode=rows.episode + begun[:, None])
     return Decisions(rows, rewards, jnp.sum(parts.count))
 
 
@@ -109,14 +109,14 @@ def score(executor: Trainable, params: Any, rows: Rows) -> tuple[Float[Array, "r
     return jnp.asarray(distribution.log_prob(rows.action)), jnp.asarray(distribution.entropy())
 
 
-def at_rows(rows: Rows, table: Shaped[Array, "episodes time num_agents"]) -> Shaped[Array, "rows time"]:
+def at_rows(rows: Rows, table: Shaped[Array, "episodes steps num_agents"]) -> Shaped[Array, "rows time"]:
     """Return a table's entries at the decisions."""
     return table[rows.episode, rows.step, rows.agent]
 
 
 def as_table(
     rows: Rows, values: Float[Array, "rows time"], shape: tuple[int, ...]
-) -> Float[Array, "episodes time num_agents"]:
+) -> Float[Array, "episodes steps num_agents"]:
     """Return a table with the values of decisions at their places, and zeros."""
     return jnp.zeros(shape).at[rows.episode, rows.step, rows.agent].add(jnp.where(rows.acting, values, 0.0))
 
@@ -124,7 +124,7 @@ def as_table(
 def advantages(
     rows: Rows,
     values: Float[Array, "rows time"],
-    rewards: Float[Array, "episodes time num_agents"],
+    rewards: Float[Array, "episodes steps num_agents"],
     discount: float,
     trace: float,
 ) -> Float[Array, "rows time"]:
@@ -137,5 +137,5 @@ def advantages(
 
 def mean_over(rows: Rows, values: Float[Array, "rows time"], where: Bool[Array, "rows time"] | bool = True) -> Array:
     """Return the mean over decisions, over some of them; 0 where there are none."""
-    weight = (rows.acting & where).astype(jnp.float32)
-    return jnp.sum(weight * values) / jnp.maximum(jnp.sum(weight), 1)
+    counts = rows.acting & where
+    return jnp.sum(jnp.where(counts, values, 0.0)) / jnp.maximum(jnp.sum(counts), 1)

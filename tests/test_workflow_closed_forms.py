@@ -385,6 +385,37 @@ def test_passing_on_a_revision_keeps_the_votes() -> None:
     assert game.state.totals.cost == 5
 
 
+def test_own_rewards_by_hand() -> None:
+    """A right vote earns 1, a wrong one nothing, but a critic's costs 1; who passes or waits gets nothing."""
+    game = revision_game(3)
+    sink, parent = (int(answer) for answer in game.state.query.answer[:2])
+    assert game.step(a0=parent) == {0: 1}
+    assert game.timestep.agent_reward.tolist() == [1] + 7 * [0]
+    assert game.step(a1=PASS, a2=(parent + 1) % 8, a3=(sink + 1) % 8) == {1: 1, 2: 1, 3: 0}
+    assert game.timestep.agent_reward.tolist() == [0, 0, -1, 0] + 4 * [0]
+    game = revision_game(3)
+    game.step(a0=(parent + 3) % 8)
+    assert not game.timestep.agent_reward.any()
+    assert game.step(a1=parent, a2=(parent + 1) % 8, a3=sink) == {1: 1, 2: 1, 3: 0}
+    assert game.timestep.agent_reward.tolist() == [0, 1, -1, 1] + 4 * [0]
+
+
+def test_what_a_faulty_or_adversarial_slot_votes_is_not_its_executors_doing() -> None:
+    bad = {"faulty": np.eye(8)[0], "adversarial": np.eye(8)[1]}
+    game = revision_game(3, **bad)
+    chance_was_right = False
+    for seed in range(16):
+        game = Game(game.params, game.state.query, game.state.plan, seed=seed)
+        parent = int(game.state.query.answer[1])
+        assert game.step(a0=parent) == {0: 1}
+        chance_was_right |= game.votes(0, 1) == {parent: 1}
+        assert not game.timestep.agent_reward.any()
+        game.step(a1=PASS, a2=parent, a3=PASS)
+        assert len(game.votes(1, 1)) == 1 and parent not in game.votes(1, 1)
+        assert game.timestep.agent_reward.tolist() == [0, 0, 1] + 5 * [0]
+    assert chance_was_right
+
+
 def critic_game() -> Game:
     """Let agent 0 work, agent 1 criticise it, and agent 2 report what agent 1 says."""
     roles = [GENERALIST, CRITIC, AGGREGATOR]
