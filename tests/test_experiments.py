@@ -113,6 +113,7 @@ def test_what_a_table_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert rows["b"]["lost_by_swapping"]["mean"] == -0.75
     assert rows["a"]["curves"]["success"] == [0.0, None]
     text = frozen_ceiling.markdown(result)
+    assert rows["b"]["reward_lift"]["mean"] == 0.5
     assert "| b | 2 | 0.750" in text and "+200.0 [" in text
 
 
