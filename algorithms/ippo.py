@@ -227,12 +227,16 @@ def update(
 
 
 def by_role(decisions: Decisions, roles: int) -> dict[str, Array]:
-    """Return what agents' own decisions earned on average, by the role that they had."""
+    """Return what agents' own decisions earned on average, by the role that they had; NaN where nobody had it."""
     rows = decisions.rows
     agent = decisions.rewards.agent
     earned = at_rows(rows, agent.reshape(-1, *agent.shape[-2:]))
     role = rows.observation.role
-    return {f"role_{index}_reward": mean_over(rows, earned, role == index) for index in range(roles)}
+
+    def mean(mine):
+        return jnp.where(jnp.any(rows.acting & mine), mean_over(rows, earned, mine), jnp.nan)
+
+    return {f"role_{index}_reward": mean(role == index) for index in range(roles)}
 
 
 def _batch(

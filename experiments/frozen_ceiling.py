@@ -447,7 +447,7 @@ def figures(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield (
         "curves",
         plots.curves(
-            {name: (plays[name], np.array(row["curves"]["success"])) for name, row in methods.items()},
+            {name: (plays[name], np.array(row["curves"]["success"], float)) for name, row in methods.items()},
             "plays",
             "success",
         ),
@@ -457,7 +457,7 @@ def figures(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         kinds = [f"structure_{kind}" for kind in STRUCTURES if f"structure_{kind}" in row["curves"]]
         if name not in ("coupled", "stagewise-10"):
             continue
-        by_role = {key.removesuffix("_reward"): (plays[name], np.array(row["curves"][key])) for key in roles}
+        by_role = {key.removesuffix("_reward"): (plays[name], np.array(row["curves"][key], float)) for key in roles}
         yield f"roles_{name}", plots.curves(by_role, "plays", "own reward per decision")
         shares = {key.removeprefix("structure_"): np.array(row["curves"][key]) for key in kinds}
         yield f"structures_{name}", plots.shares(plays[name], shares, "plays", "share of designs")

@@ -130,13 +130,15 @@ def learning_curve(rows: Sequence[Mapping[str, float]], lines: Mapping[str, Meth
 
 
 def curves(series: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str, ylabel: str) -> Any:
-    """Draw lines ``(x, y)``, each with its name and last value at its end."""
+    """Draw lines ``(x, y)``, each with its name and last value at its end; NaN is a gap."""
     with _canvas(0.9 + 0.3 * max(len(series), 9), WIDE) as (figure, axes):
         heights = {}
         for index, (name, (x, y)) in enumerate(series.items()):
             colour, dashes = CYCLE[index % len(CYCLE)], ("-", (0, (4, 2)))[index // len(CYCLE) % 2]
             axes.plot(x, y, color=colour, linewidth=1.8, linestyle=dashes)
-            heights[name] = (float(y[-1]), colour)
+            known = y[~np.isnan(y)]
+            if known.size:
+                heights[name] = (float(known[-1]), colour)
         axes.set_xlim(left=0)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
