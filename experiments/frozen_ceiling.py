@@ -2,7 +2,9 @@
 
 ``python -m jaxmas.experiments.frozen_ceiling [PART …] [--small]`` trains every system of a part with every seed, plays
 it on the same test queries, and writes ``experiments/results/frozen_ceiling_PART.json``, ``.md`` and figures. Runs are
-ordinary run directories under ``--runs``: a study that was cut goes on where it stopped, and what is finished stands.
+ordinary run directories under ``--runs``: a study that was cut goes on where it stopped. What a finished system did on
+every query is kept beside the tables, in ``frozen_ceiling_PART/SYSTEM.json.gz``: it is not run again, on no machine,
+until that file is deleted.
 
 All systems of a part begin with the same executors and are given the same number of plays, the designers' warm start
 included; the environment steps that these took are in the table.
@@ -21,6 +23,7 @@ what co-training lost there was the slower learning of programs, as ``designer-o
 """
 
 import dataclasses
+import gzip
 import json
 import multiprocessing
 import shlex
@@ -36,11 +39,11 @@ import tyro
 from jaxmas import evaluation, plots
 from jaxmas.anchors import params_hash
 from jaxmas.catalog import ALGORITHMS, TEMPLATES
-from jaxmas.checkpoints import atomic_write_json, atomic_write_text
+from jaxmas.checkpoints import atomic_write, atomic_write_json, atomic_write_text
 from jaxmas.errors import refuse
 from jaxmas.experiments import compare
 from jaxmas.headroom import World
-from jaxmas.runs import load_policy, provenance
+from jaxmas.runs import load_policy, read_record
 from jaxmas.statistics import Estimate, hierarchical_bootstrap, paired_difference
 from jaxmas.structures import STRUCTURES
 from jaxmas.training import read_log, train
@@ -192,8 +195,11 @@ def part_of(name: str, settings: Settings) -> Part:
 
 
 def run_system(name: str, system: str, settings: Settings) -> str:
-    """Train and play all seeds of a system; return a line on what came out."""
+    """Train and play all seeds of a system, and keep what came out; return a line on it."""
     part = part_of(name, settings)
+    record = kept(name, part, system, settings)
+    if record and len(record["runs"]) >= part.seeds:
+        return f"{summary(record)}, kept in {record_of(name, system, settings)}"
     made = part.systems[system]
     setting = compare.Setting(part.scenario, part.num_agents, executor=made.executor)
     world = setting.build()
@@ -203,11 +209,19 @@ def run_system(name: str, system: str, settings: Settings) -> str:
         f"{part.scenario} has changed since the study was written: parameters {found}, not {part.params}",
     )
     config = config_of(made, world, part.plays)
-    test = evaluation.query_keys("test", settings.test)
-    for run in directories(name, part, system, settings):
-        if (run / "test.json").exists():
-            continue
-        seed = int(run.name.removeprefix("seed-"))
+    folders = directories(name, part, system, settings)
+    runs = [run_seed(run, part, made, config, world, settings) for run in folders]
+    made_by = read_record(folders[0]).provenance
+    record = {**sizes(part, settings), "provenance": made_by, "config": dataclasses.asdict(config), "runs": runs}
+    data = json.dumps(record, separators=(",", ":")).encode()
+    atomic_write(record_of(name, system, settings), gzip.compress(data, mtime=0))
+    return summary(record)
+
+
+def run_seed(run: Path, part: Part, made: System, config: Any, world: World, settings: Settings) -> dict[str, Any]:
+    """Train and play one seed, or what of it is not done; return its log and what it did on every test query."""
+    seed = int(run.name.removeprefix("seed-"))
+    if not (run / "test.json").exists():
         options: dict[str, Any] = {
             "executor": made.executor,
             "num_agents": part.num_agents,
@@ -215,18 +229,50 @@ def run_system(name: str, system: str, settings: Settings) -> str:
         }
         train(part.scenario, made.algorithm, config, out=run, seed=seed, **options)
         policy = load_policy(str(run), world.env, world.params)
+        test = evaluation.query_keys("test", settings.test)
         played = {"trained": compare.play(world, policy, test)}
         if part.swap_roles:
             swapped = dataclasses.replace(policy, meta=SwappedRoles(policy.meta, len(world.params.tables)))
             played["swapped"] = compare.play(world, swapped, test)
         atomic_write_json(run / "test.json", {key: rounded(outcomes) for key, outcomes in played.items()})
-    rewards = np.array([outcomes["success"] for outcomes in read_tests(name, part, system, settings)])
-    return f"success {hierarchical_bootstrap(rewards)}"
+    return {"seed": seed, "log": read_log(run / "log.jsonl"), **json.loads((run / "test.json").read_text())}
 
 
 def rounded(outcomes: evaluation.Outcomes) -> dict[str, list[float]]:
     """Return what the tables need of every test query."""
-    return {name: np.round(outcomes[name].astype(float), 5).tolist() for name in ("success", "reward", "cost")}
+    rows = {name: np.round(outcomes[name].astype(float), 4).tolist() for name in ("reward", "cost")}
+    return {"success": outcomes["success"].astype(int).tolist(), **rows}
+
+
+def record_of(name: str, system: str, settings: Settings) -> Path:
+    """Return the file that keeps a finished system."""
+    return settings.out / stem(name, settings) / f"{folder(system)}.json.gz"
+
+
+def kept(name: str, part: Part, system: str, settings: Settings) -> dict[str, Any] | None:
+    """Return a finished system, if there is one of these sizes, with as many seeds as the part has."""
+    file = record_of(name, system, settings)
+    if not file.exists():
+        return None
+    record = json.loads(gzip.decompress(file.read_bytes()))
+    if any(record[key] != value for key, value in sizes(part, settings).items()):
+        return None
+    return {**record, "runs": record["runs"][: part.seeds]}
+
+
+def sizes(part: Part, settings: Settings) -> dict[str, Any]:
+    """Return what has to be alike in systems that are compared."""
+    return {"scenario": part.scenario, "params": part.params, "plays": part.plays, "test": settings.test}
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """Return a line on a system."""
+    return f"success {hierarchical_bootstrap(values_of(record, 'success'))}"
+
+
+def values_of(record: Mapping[str, Any], key: str, played: str = "trained") -> np.ndarray:
+    """Return an outcome of every seed and test query."""
+    return np.array([run[played][key] for run in record["runs"]], float)
 
 
 def config_of(system: System, world: World, plays: int) -> Any:
@@ -266,73 +312,74 @@ class SwappedRoles:
         return dataclasses.replace(plan, role=role), carry, info
 
 
+def stem(name: str, settings: Settings) -> str:
+    """Return how the names of a part's results begin."""
+    return f"frozen_ceiling_{name}" + ("_small" if settings.small else "")
+
+
+def folder(system: str) -> str:
+    """Return the name of a system's files."""
+    return system.replace(", ", "-").replace(" ", "-")
+
+
 def directories(name: str, part: Part, system: str, settings: Settings) -> list[Path]:
     """Return the run directory of every seed."""
-    folder = settings.runs / (f"{name}-small" if settings.small else name) / system.replace(", ", "-")
-    return [folder / f"seed-{FIRST_SEED + index}" for index in range(part.seeds)]
-
-
-def read_tests(
-    name: str, part: Part, system: str, settings: Settings, played: str = "trained"
-) -> list[dict[str, list[float]]]:
-    """Return the test outcomes of the seeds that are done."""
-    files = [run / "test.json" for run in directories(name, part, system, settings)]
-    return [json.loads(file.read_text())[played] for file in files if file.exists()]
+    runs = settings.runs / (f"{name}-small" if settings.small else name) / folder(system)
+    return [runs / f"seed-{FIRST_SEED + index}" for index in range(part.seeds)]
 
 
 def write(name: str, part: Part, settings: Settings) -> None:
     """Write a part's table and figures of what is finished."""
     result = collate(name, part, settings)
-    stem = f"frozen_ceiling_{name}" + ("_small" if settings.small else "")
-    atomic_write_json(settings.out / f"{stem}.json", result)
-    atomic_write_text(settings.out / f"{stem}.md", markdown(result))
+    begin = stem(name, settings)
+    atomic_write_json(settings.out / f"{begin}.json", result)
+    atomic_write_text(settings.out / f"{begin}.md", markdown(result))
     for kind, figure in figures(result):
-        plots.save_png(figure, settings.out / f"{stem}_{kind}.png")
+        plots.save_png(figure, settings.out / f"{begin}_{kind}.png")
 
 
 def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
     """Return the table of a part, the learning curves and the histograms of structures over training."""
-    tests = {system: read_tests(name, part, system, settings) for system in part.systems}
-    tests = {system: rows for system, rows in tests.items() if rows}
-    success = {system: np.array([row["success"] for row in rows]) for system, rows in tests.items()}
+    records = {system: kept(name, part, system, settings) for system in part.systems}
+    records = {system: record for system, record in records.items() if record}
+    reference = records.get(part.reference)
     methods: dict[str, Any] = {}
-    for system, rows in tests.items():
-        logs = [read_log(run / "log.jsonl") for run in directories(name, part, system, settings)]
-        methods[system] = {
-            **{key: estimate([row[key] for row in rows]) for key in ("success", "reward", "cost")},
-            "seeds": len(rows),
-            "per_seed": success[system].mean(axis=1).round(4).tolist(),
-            "environment_steps": float(np.mean([sum_of(log, "steps") for log in logs if log])),
-            "seconds": float(np.mean([sum(row["seconds"] for row in log) for log in logs if log])),
+    for system, record in records.items():
+        logs = [run["log"] for run in record["runs"]]
+        row = {key: estimate(values_of(record, key)) for key in ("success", "reward", "cost")}
+        row |= {
+            "seeds": len(logs),
+            "per_seed": values_of(record, "success").mean(axis=1).round(4).tolist(),
+            "environment_steps": float(np.mean([sum_of(log, "steps") for log in logs])),
+            "seconds": float(np.mean([sum(line["seconds"] for line in log) for log in logs])),
+            "commit": record["provenance"]["commit"],
+            "device": record["provenance"]["device"],
             "curves": curves(logs),
         }
-        if part.reference in success and system != part.reference:
-            methods[system]["lift"] = lift(success[system], success[part.reference])
-            ours, theirs = (np.array([row["reward"] for row in tests[one]]) for one in (system, part.reference))
-            methods[system]["reward_lift"] = paired_difference(ours, theirs).to_json()
+        if reference and system != part.reference:
+            row["lift"] = lift(values_of(record, "success"), values_of(reference, "success"))
+            row["reward_lift"] = paired_difference(
+                values_of(record, "reward"), values_of(reference, "reward")
+            ).to_json()
         if part.swap_roles:
-            swapped = read_tests(name, part, system, settings, "swapped")
-            methods[system]["swapped"] = estimate([row["success"] for row in swapped])
-            lost = [row["success"] for row in swapped] - success[system]
-            methods[system]["lost_by_swapping"] = hierarchical_bootstrap(lost).to_json()
+            swapped = values_of(record, "success", "swapped")
+            row["swapped"] = estimate(swapped)
+            row["lost_by_swapping"] = estimate(swapped - values_of(record, "success"))
+        methods[system] = row
     return {
         "part": name,
-        "scenario": part.scenario,
+        **sizes(part, settings),
         "num_agents": part.num_agents,
-        "params": part.params,
-        "plays": part.plays,
         "reference": part.reference,
-        "test": settings.test,
         "command": command(settings, name),
-        "provenance": provenance(),
         "baselines": baselines(name, part, settings),
         "methods": methods,
     }
 
 
-def estimate(values: Sequence[Sequence[float]]) -> dict[str, Any]:
+def estimate(values: np.ndarray) -> dict[str, Any]:
     """Return mean and interval over seeds and queries."""
-    return hierarchical_bootstrap(np.array(values)).to_json()
+    return hierarchical_bootstrap(values).to_json()
 
 
 def lift(success: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
@@ -367,22 +414,23 @@ def curves(logs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[float 
 
 def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
     """Return what the strategy that is best on validation queries does, with the executors at the start and perfect."""
-    file = directories(name, part, "baselines", settings)[0].parent / f"test-{settings.test}.json"
-    if not file.exists():
-        start = next(iter(part.systems.values())).executor
-        world = compare.Setting(part.scenario, part.num_agents, executor=start).build()
-        strategy = best_strategy(world)
-        rows = {}
-        for executor in (start, "scripted"):
-            world = compare.Setting(part.scenario, part.num_agents, executor=executor).build()
-            outcomes = compare.play(
-                world, compare.policy_of(f"strategy:{strategy}", world), evaluation.query_keys("test", settings.test)
-            )
-            rows[f"{strategy}, {executor}"] = {
-                key: estimate([outcomes[key].tolist()]) for key in ("success", "reward", "cost")
-            }
-        atomic_write_json(file, rows)
-    return json.loads(file.read_text())
+    file = settings.out / stem(name, settings) / "baselines.json"
+    if file.exists():
+        known = json.loads(file.read_text())
+        if all(known[key] == value for key, value in sizes(part, settings).items()):
+            return known["rows"]
+    start = next(iter(part.systems.values())).executor
+    strategy = best_strategy(compare.Setting(part.scenario, part.num_agents, executor=start).build())
+    rows = {}
+    for executor in (start, "scripted"):
+        world = compare.Setting(part.scenario, part.num_agents, executor=executor).build()
+        policy = compare.policy_of(f"strategy:{strategy}", world)
+        outcomes = compare.play(world, policy, evaluation.query_keys("test", settings.test))
+        rows[f"{strategy}, {executor}"] = {
+            key: estimate(outcomes[key][None].astype(float)) for key in ("success", "reward", "cost")
+        }
+    atomic_write_json(file, {**sizes(part, settings), "rows": rows})
+    return rows
 
 
 def command(settings: Settings, name: str) -> str:
@@ -397,12 +445,13 @@ def command(settings: Settings, name: str) -> str:
 def markdown(result: dict[str, Any]) -> str:
     """Return the table for people."""
     agents = f", {result['num_agents']} agents" if result["num_agents"] else ""
+    made = sorted({f"{row['commit']} on {row['device']}" for row in result["methods"].values()})
     lines = [
         f"# The frozen-executor ceiling: {result['part']}",
         "",
-        f"`{result['command']}`, commit {result['provenance']['commit']}, {result['provenance']['device']}; "
-        f"`{result['scenario']}`{agents} (parameters {result['params']}), {result['plays']:,} plays per run, "
-        f"{result['test']} test queries. Lift: success over that of *{result['reference']}*, on the same queries.",
+        f"`{result['command']}`, commit {', '.join(made)}; `{result['scenario']}`{agents} (parameters "
+        f"{result['params']}), {result['plays']:,} plays per run, {result['test']} test queries. Lift: success over "
+        f"that of *{result['reference']}*, on the same queries.",
         "",
         "| system | seeds | success | reward | cost | lift, points | lift, share | lift, reward | steps |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -443,6 +492,8 @@ def percent(values: Sequence[float]) -> str:
 def figures(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield learning curves, rewards by role and structures over training."""
     methods = result["methods"]
+    if not methods:
+        return
     plays = {name: np.array(row["curves"]["plays"]) for name, row in methods.items()}
     yield (
         "curves",

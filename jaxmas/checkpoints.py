@@ -362,7 +362,7 @@ def save_params(path: str | Path, params: Mapping[str, Any], metadata: Mapping[s
             info.create_system = 3
             info.external_attr = 0o644 << 16
             archive.writestr(info, members[name])
-    _atomic_write_bytes(Path(path), buffer.getvalue())
+    atomic_write(Path(path), buffer.getvalue())
     return _sha256(buffer.getvalue())
 
 
@@ -430,9 +430,24 @@ def _parse_params(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 # --- files that appear all at once
 
 
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a file so that readers see the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            # Else a power cut can leave the new name on an empty file.
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def atomic_write_text(path: str | Path, text: str) -> None:
-    """Write a text file so that readers see the old one or the new one, never a part."""
-    _atomic_write_bytes(Path(path), text.encode())
+    """Write a text file atomically."""
+    atomic_write(Path(path), text.encode())
 
 
 def atomic_write_json(path: str | Path, obj: Any) -> None:
@@ -451,17 +466,3 @@ def _plain(obj: Any) -> Any:
     if isinstance(obj, float) and not math.isfinite(obj):
         return None
     return obj
-
-
-def _atomic_write_bytes(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            # Else a power cut can leave the new name on an empty file.
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Check what the published tables say about how they were made, and how the ceiling's study counts."""
 
 import dataclasses
+import gzip
 import json
 import shlex
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import tyro
 
 import jaxmas
+from jaxmas.checkpoints import atomic_write, atomic_write_json
 from jaxmas.errors import JaxmasError
 from jaxmas.experiments import frozen_ceiling, meta_skill_study
 from jaxmas.experiments.frozen_ceiling import PARTS, Part, Settings, SwappedRoles, System
@@ -85,36 +87,62 @@ def test_swapped_roles() -> None:
     assert (np.array(swapped.task) == np.array(plan.task)).all()
 
 
-def test_what_a_table_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = Part("probe-bandit-v0", "hash", {"a": System("x", {}), "b": System("x", {})}, 100, seeds=2, reference="a")
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Part, Settings]:
+    """Return a part of two systems that are done, two seeds each on four queries."""
+    part = Part("probe-bandit-v0", "hash", {"a": System("x", {}), "b, c": System("x", {})}, 100, seeds=2, reference="a")
     part = dataclasses.replace(part, swap_roles=True)
     monkeypatch.setitem(frozen_ceiling.PARTS, "toy", part)
     settings = Settings(parts=("toy",), test=4, runs=tmp_path / "runs", out=tmp_path / "out")
-    success = {"a": [[1, 0, 0, 1], [0, 0, 0, 0]], "b": [[1, 1, 1, 1], [1, 0, 0, 1]]}
+    log = [
+        {"update": 20, "plays": 40, "steps": 3.0, "success": 0.0, "seconds": 1.0, "role_0_reward": 0.5},
+        {"update": 30, "plays": 60, "steps": 6.0, "success": None, "seconds": 2.0, "role_0_reward": 0.7},
+    ]
+    success = {"a": [[1, 0, 0, 1], [0, 0, 0, 0]], "b, c": [[1, 1, 1, 1], [1, 0, 0, 1]]}
     for system, seeds in success.items():
-        for run, row in zip(frozen_ceiling.directories("toy", part, system, settings), seeds, strict=True):
-            run.mkdir(parents=True)
-            played = {"success": row, "reward": row, "cost": [0.5] * 4}
-            (run / "test.json").write_text(json.dumps({"trained": played, "swapped": {**played, "success": [0] * 4}}))
-            log = [
-                {"update": 20, "plays": 40, "steps": 3.0, "success": 0.0, "seconds": 1.0, "role_0_reward": 0.5},
-                {"update": 30, "plays": 60, "steps": 6.0, "success": None, "seconds": 2.0, "role_0_reward": 0.7},
-            ]
-            (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    (tmp_path / "runs" / "toy" / "baselines").mkdir()
-    (tmp_path / "runs" / "toy" / "baselines" / "test-4.json").write_text("{}")
-    result = frozen_ceiling.collate("toy", part, settings)
-    rows = result["methods"]
-    assert rows["a"]["success"]["mean"] == 0.25 and rows["b"]["success"]["mean"] == 0.75
-    assert rows["b"]["per_seed"] == [1.0, 0.5]
-    assert rows["b"]["lift"]["points"]["mean"] == 0.5 and rows["b"]["lift"]["relative"][0] == 2.0
-    assert "lift" not in rows["a"]
-    assert rows["a"]["environment_steps"] == 20 * 3 + 10 * 6 and rows["a"]["seconds"] == 3
-    assert rows["b"]["lost_by_swapping"]["mean"] == -0.75
-    assert rows["a"]["curves"]["success"] == [0.0, None]
+        played = [{"success": row, "reward": row, "cost": [0.5] * 4} for row in seeds]
+        runs = [{"trained": row, "swapped": {**row, "success": [0] * 4}, "log": log} for row in played]
+        made_by = {"commit": f"commit-{system[0]}", "device": "cpu"}
+        record = {**frozen_ceiling.sizes(part, settings), "provenance": made_by, "runs": runs}
+        file = frozen_ceiling.record_of("toy", system, settings)
+        atomic_write(file, gzip.compress(json.dumps(record).encode()))
+    baselines = {**frozen_ceiling.sizes(part, settings), "rows": {}}
+    atomic_write_json(file.parent / "baselines.json", baselines)
+    return part, settings
+
+
+def test_what_a_table_counts(toy: tuple[Part, Settings]) -> None:
+    result = frozen_ceiling.collate("toy", *toy)
+    a, b = result["methods"]["a"], result["methods"]["b, c"]
+    assert a["success"]["mean"] == 0.25 and b["success"]["mean"] == 0.75
+    assert b["per_seed"] == [1.0, 0.5]
+    assert b["lift"]["points"]["mean"] == 0.5 and b["lift"]["relative"][0] == 2.0
+    assert "lift" not in a
+    assert a["environment_steps"] == 20 * 3 + 10 * 6 and a["seconds"] == 3
+    assert b["lost_by_swapping"]["mean"] == -0.75
+    assert a["curves"]["success"] == [0.0, None]
+    assert b["reward_lift"]["mean"] == 0.5
     text = frozen_ceiling.markdown(result)
-    assert rows["b"]["reward_lift"]["mean"] == 0.5
-    assert "| b | 2 | 0.750" in text and "+200.0 [" in text
+    assert "| b, c | 2 | 0.750" in text and "+200.0 [" in text
+    assert "commit-a on cpu, commit-b on cpu" in text
+
+
+def test_a_finished_system_is_not_run_again(toy: tuple[Part, Settings]) -> None:
+    part, settings = toy
+    assert "0.750" in frozen_ceiling.run_system("toy", "b, c", settings)
+    one = frozen_ceiling.kept("toy", dataclasses.replace(part, seeds=1), "a", settings)
+    assert one is not None and len(one["runs"]) == 1
+    assert frozen_ceiling.kept("toy", dataclasses.replace(part, plays=50), "a", settings) is None
+    assert frozen_ceiling.kept("toy", dataclasses.replace(part, params="other"), "a", settings) is None
+    assert frozen_ceiling.kept("toy", part, "a", dataclasses.replace(settings, test=5)) is None
+
+
+def test_nothing_finished_makes_an_empty_table(toy: tuple[Part, Settings]) -> None:
+    part, settings = toy
+    for system in part.systems:
+        frozen_ceiling.record_of("toy", system, settings).unlink()
+    frozen_ceiling.write("toy", part, settings)
+    assert "| system |" in (settings.out / "frozen_ceiling_toy.md").read_text()
 
 
 @pytest.mark.slow
@@ -128,8 +156,9 @@ def test_a_small_study_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     first = table.read_text()
     assert "| coupled | 1 |" in first
     test = next((tmp_path / "runs").glob("*/coupled/*/test.json"))
-    kept = test.read_text()
+    played = test.read_text()
     test.unlink()
+    frozen_ceiling.record_of("systems", "coupled", settings).unlink()
     frozen_ceiling.main(settings)
-    assert test.read_text() == kept
+    assert test.read_text() == played
     assert table.read_text() == first
