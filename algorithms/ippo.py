@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxmas.decisions import Decisions, Rows, advantages, at_rows, gather, mean_over, merge, score
+from jaxmas.decisions import Decisions, Rows, advantages, gather, mean_over, merge, score
 from jaxmas.errors import refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
 from jaxmas.groups import GroupSizes, play_groups
 from jaxmas.learning import clipped_surrogate, linear
+from jaxmas.logs import of_decisions, of_plays
 from jaxmas.networks import TeamEncoder
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS
@@ -218,25 +219,8 @@ def update(
     entropy_weight = linear(config.entropy, config.final_entropy, state.update / config.updates)
     loss = functools.partial(_loss, config, executor, critic, teams, entropy_weight)
     (weights, moments), learned = _epochs(config, loss, (state.params, state.optimiser), batch, batch_key)
-    final = {name: jnp.mean(values[..., -1]) for name, values in steps.metrics.items()}
-    logs = {"reward": jnp.mean(jnp.sum(steps.reward, axis=-1)), **final, **learned}
-    logs |= by_role(decisions, env.plan_space.num_roles)
-    logs["kept"] = jnp.sum(decisions.rows.acting) / jnp.maximum(decisions.count, 1)
-    logs["steps"] = jnp.sum(steps.steps)
+    logs = of_plays(steps, jnp.sum(steps.reward, axis=-1)) | learned | of_decisions(decisions, env)
     return TrainState(weights, moments, key, state.update + 1), logs
-
-
-def by_role(decisions: Decisions, roles: int) -> dict[str, Array]:
-    """Return what agents' own decisions earned on average, by the role that they had; NaN where nobody had it."""
-    rows = decisions.rows
-    agent = decisions.rewards.agent
-    earned = at_rows(rows, agent.reshape(-1, *agent.shape[-2:]))
-    role = rows.observation.role
-
-    def mean(mine):
-        return jnp.where(jnp.any(rows.acting & mine), mean_over(rows, earned, mine), jnp.nan)
-
-    return {f"role_{index}_reward": mean(role == index) for index in range(roles)}
 
 
 def _batch(

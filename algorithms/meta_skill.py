@@ -24,6 +24,7 @@ from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import refuse
 from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
 from jaxmas.learning import clipped_surrogate, descend, gae, leave_one_out, linear
+from jaxmas.logs import of_plays
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
 from jaxmas.rollout import MetaStep, Policies
@@ -152,8 +153,7 @@ def update(
     weights, moments, learned = learn(
         config, policy, state, steps, linear(config.entropy, config.final_entropy, progress), batch_key
     )
-    final = {name: jnp.mean(values[..., -1]) for name, values in steps.metrics.items()}
-    logs = {"reward": jnp.mean(jnp.sum(steps.reward, axis=-1)), **final, **learned, "steps": jnp.sum(steps.steps)}
+    logs = of_plays(steps, jnp.sum(steps.reward, axis=-1)) | learned
     return TrainState(weights, moments, key, state.update + 1), logs
 
 

@@ -12,7 +12,7 @@
 | freezing | stagewise, executor first | the same, hard or by learning rate |
 
 One update is one executor-designer hierarchical roll-out: M designs per query, N executions per design. The file reads
-in that order: turns → play → credit → both sides' losses → logs; the warm start is at the end.
+in that order: turns → play → credit → both sides' losses.
 """
 
 import dataclasses
@@ -26,19 +26,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxmas.algorithms.ippo import by_role
 from jaxmas.decisions import Decisions, gather, mean_over, merge, score
 from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
 from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
 from jaxmas.learning import clipped_surrogate, descend, group_normalised, kl_estimate, leave_one_out, linear
+from jaxmas.logs import of_decisions, of_designs, of_plays
 from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
-from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
+from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
 from jaxmas.rollout import MetaStep, Policies
-from jaxmas.structures import STRUCTURES, structure
 from jaxmas.types import Environment
+from jaxmas.warm_start import imitate_templates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,11 +228,7 @@ def update(
     if config.plans_by:
         del learners["designer"]
     after, logs = _take_turns(config, state, turns(config, state.update), learners)
-    final = {name: jnp.mean(values[..., -1]) for name, values in steps.metrics.items()}
-    logs |= {"reward": jnp.mean(earned), **final, **describe(steps, earned, valid, of_designer)}
-    logs |= by_role(decisions, env.plan_space.num_roles)
-    logs["kept"] = jnp.sum(decisions.rows.acting) / jnp.maximum(decisions.count, 1)
-    logs["steps"] = jnp.sum(steps.steps)
+    logs |= of_plays(steps, earned) | of_designs(steps, earned, valid) | of_decisions(decisions, env)
     return dataclasses.replace(after, key=key, update=state.update + 1), logs
 
 
@@ -376,25 +372,6 @@ def learn_executor(
     return descend(loss, optimiser, weights, moments, config.epochs, pace)
 
 
-def describe(
-    steps: MetaStep,
-    earned: Float[Array, "queries designs executions"],
-    valid: Bool[Array, "queries designs"],
-    advantage: Float[Array, "queries designs"],
-) -> dict[str, Array]:
-    """Return where the rewards vary, what the designs look like, and how many are invalid."""
-    plans = jax.tree.map(lambda leaf: leaf[:, :, 0, 0], steps.plan)
-    kinds = jax.vmap(jax.vmap(structure))(plans)
-    shares = {f"structure_{name}": jnp.mean(kinds == index) for index, name in enumerate(STRUCTURES)}
-    return {
-        "invalid": jnp.mean(~valid),
-        "between_designs": jnp.mean(jnp.var(jnp.mean(earned, axis=-1), axis=-1)),
-        "within_designs": jnp.mean(jnp.var(earned, axis=-1)),
-        "members": jnp.mean(jnp.sum(plans.active, axis=-1)),
-        **shares,
-    }
-
-
 def initial_state(
     config: MetaAgentXConfig, env: Environment, params: Any, key: PRNGKeyArray, start: Policies | None
 ) -> TrainState:
@@ -408,59 +385,13 @@ def initial_state(
     }
     if start is not None and config.warm_start and not config.plans_by:
         policies = Policies(TemplatePolicy(env), None, config.network_of(env), weights["executor"])
-        weights["designer"] = warm_start(config, env, params, policies, weights["designer"], warm_key)
+        weights["designer"] = imitate_templates(
+            env, params, policies, config.design_policy(env), weights["designer"], warm_key,
+            steps=config.warm_start, queries=config.warm_queries, temperature=config.warm_temperature,
+            learning_rate=config.designer_rate,
+        )  # fmt: skip
     moments = {side: rule.init(weights[side]) for side, rule in optimisers(config).items()}
     return TrainState(weights, moments, weights if config.kl else {}, key, jnp.int32(0))
-
-
-WARM_BATCH = 64
-"""Programs per supervised step."""
-
-
-@functools.partial(jax.jit, static_argnames=("config", "env"))
-def warm_start(
-    config: MetaAgentXConfig, env: Environment, params: Any, policies: Policies, weights: Any, key: PRNGKeyArray
-) -> Any:
-    """Return the designer after imitation of the templates, the better ones more often.
-
-    Templates are tried on training queries with the executors as they start; what is learned does not hang on the
-    query, so that all that a designer makes of it is left to reinforcement learning.
-    """
-    try_key, learn_key = jax.random.split(key)
-    worth = template_rewards(config, env, params, policies, try_key)
-    law = worth / config.warm_temperature
-    designer, adam = config.design_policy(env), optax.adam(config.designer_rate)
-
-    def step(carry, key):
-        weights, moments = carry
-        row_key, query_key = jax.random.split(key)
-        rows = jax.random.categorical(row_key, law, shape=(WARM_BATCH,))
-        queries = jax.random.split(query_key, WARM_BATCH)
-        teams = jax.vmap(lambda key: env.reset(key, params)[1])(queries)
-        programs = jax.vmap(designer.space.from_template)(rows)
-
-        def loss(weights):
-            return -jnp.mean(jax.vmap(functools.partial(designer.score, weights))(teams, programs)[0])
-
-        change, moments = adam.update(jax.grad(loss)(weights), moments)
-        return (optax.apply_updates(weights, change), moments), None
-
-    (weights, _), _ = jax.lax.scan(step, (weights, adam.init(weights)), jax.random.split(learn_key, config.warm_start))
-    return weights
-
-
-def template_rewards(
-    config: MetaAgentXConfig, env: Environment, params: Any, policies: Policies, key: PRNGKeyArray
-) -> Float[Array, "templates"]:
-    """Return what every template earns on average, all of them on the same queries."""
-    query_key, play_key = jax.random.split(key)
-    sizes = GroupSizes(config.warm_queries)
-
-    def earned(row):
-        steps, _ = play_groups(env, params, dataclasses.replace(policies, meta_params=row), query_key, play_key, sizes)
-        return jnp.mean(returns(steps))
-
-    return jax.lax.map(earned, TEMPLATES[env.family].table())
 
 
 ALGORITHMS.add("metaagent-x", MetaAgentXConfig, "designer and executors learn together, by turns or at once")

@@ -14,12 +14,10 @@ import jaxmas
 from jaxmas.algorithms.metaagent_x import (
     MetaAgentXConfig,
     credit,
-    describe,
     designer_rewards,
     initial_state,
     learn_executor,
     optimisers,
-    template_rewards,
     train_chunk,
     turns,
     valid_designs,
@@ -27,11 +25,13 @@ from jaxmas.algorithms.metaagent_x import (
 from jaxmas.decisions import gather, merge, score
 from jaxmas.errors import JaxmasError
 from jaxmas.groups import play_groups
+from jaxmas.logs import of_designs
 from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import ALGORITHMS
 from jaxmas.rollout import Policies
 from jaxmas.runs import load_policy, starting_policies
 from jaxmas.training import read_log, train
+from jaxmas.warm_start import template_rewards
 
 SMALL: dict[str, Any] = {
     "updates": 60,
@@ -142,7 +142,7 @@ def test_where_the_rewards_vary_by_hand() -> None:
     sizes = dataclasses.replace(config.sizes, queries=2, designs=2, executions=2)
     steps, _ = play_groups(env, params, policies, jax.random.key(0), jax.random.key(1), sizes)
     assert valid_designs(steps).all() and valid_designs(steps).shape == (2, 2)
-    told = describe(steps, EARNED, jnp.array([[True, False], [True, True]]), EARNED[..., 0])
+    told = of_designs(steps, EARNED, jnp.array([[True, False], [True, True]]))
     assert float(told["between_designs"]) == pytest.approx(1 / 16)
     assert float(told["within_designs"]) == pytest.approx(1 / 4 / 4)
     assert float(told["invalid"]) == pytest.approx(1 / 4)
@@ -243,7 +243,7 @@ def test_the_warm_start_imitates_what_earns() -> None:
     config = small(warm_start=100, space="script", warm_temperature=0.2, mode="designer-only")
     start = starting_policies(config, "untrained", env, params)
     policies = dataclasses.replace(start, meta=TemplatePolicy(env), meta_params=None)
-    worth = template_rewards(config, env, params, policies, jax.random.key(0))
+    worth = template_rewards(env, params, policies, jax.random.key(0), config.warm_queries)
     assert np.allclose(worth, [0.2, 1.0])
     state = initial_state(config, env, params, jax.random.key(0), start)
     designer, weights = config.designer(env, state) or (None, None)
