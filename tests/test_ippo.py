@@ -221,10 +221,11 @@ def test_a_run_brings_its_executor_and_who_planned(run_dir: Path, capsys: pytest
 
 
 @pytest.mark.slow
-def test_frozen_executors_learn_on() -> None:
+@pytest.mark.parametrize("algorithm", KINDS)
+def test_frozen_executors_learn_on(algorithm: str) -> None:
     """The network of 60 % learns single subtasks from its own reward under a strategy that never adapts."""
     env, params = jaxmas.make("workflow-mixed-v0")
-    config = IPPOConfig(
+    config = KINDS[algorithm](
         updates=200, queries=256, learning_rate=3e-3, plans_by="strategy:layered", agent_weight=1.0, capacity=16
     )
     start = starting_policies(config, "frozen-60", env, params)
