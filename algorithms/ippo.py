@@ -97,9 +97,9 @@ class IPPOConfig:
         """Return the state before the first update."""
         return initial_state(self, env, params, key, start)
 
-    def train_chunk(self, env: Environment, params: Any, start: Policies, state: "TrainState", updates: int):
-        """Run several updates in one program."""
-        return train_chunk(self, env, params, start, state, updates)
+    def update(self, env: Environment, params: Any, start: Policies, state: "TrainState"):
+        """Play and learn once."""
+        return update(self, env, params, start, state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,15 +187,6 @@ def initial_state(
         "critic": critic_of(config, env).initial_params(critic_key, features, team),
     }
     return TrainState(both, optimiser(config).init(both), key, jnp.int32(0))
-
-
-@functools.partial(jax.jit, static_argnames=("config", "env", "updates"))
-def train_chunk(
-    config: IPPOConfig, env: Environment, params: Any, start: Policies, state: TrainState, updates: int
-) -> tuple[TrainState, dict[str, Array]]:
-    """Run several updates in one program, under the meta-policy of ``start``; logs are stacked over updates."""
-    step = functools.partial(update, config, env, params, start)
-    return jax.lax.scan(lambda state, _: step(state), state, None, updates)
 
 
 def update(

@@ -95,9 +95,9 @@ class MetaSkillConfig:
         """Return the state before the first update; it owes nothing to the policies that the run starts from."""
         return initial_state(self, env, params, key)
 
-    def train_chunk(self, env: Environment, params: Any, start: Policies, state: "TrainState", updates: int):
-        """Run several updates in one program."""
-        return train_chunk(self, env, params, start, state, updates)
+    def update(self, env: Environment, params: Any, start: Policies, state: "TrainState"):
+        """Play and learn once."""
+        return update(self, env, params, start, state)
 
 
 @pytree
@@ -128,15 +128,6 @@ def initial_state(config: MetaSkillConfig, env: Environment, params: Any, key: P
     _, team = env.reset(team_key, params)
     weights = make_policy(config, env).initial_params(init_key, team)
     return TrainState(weights, optimiser(config).init(weights), key, jnp.int32(0))
-
-
-@functools.partial(jax.jit, static_argnames=("config", "env", "updates"))
-def train_chunk(
-    config: MetaSkillConfig, env: Environment, params: Any, start: Policies, state: TrainState, updates: int
-) -> tuple[TrainState, dict[str, Array]]:
-    """Run several updates in one program, over the executors of ``start``; logs are stacked over updates."""
-    step = functools.partial(update, config, env, params, start)
-    return jax.lax.scan(lambda state, _: step(state), state, None, updates)
 
 
 def update(

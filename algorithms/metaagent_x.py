@@ -132,8 +132,8 @@ class MetaAgentXConfig:
 
     @property
     def sizes(self) -> GroupSizes:
-        """Return what is played in an update."""
-        return GroupSizes(self.queries, self.designs, self.executions, self.shared_noise)
+        """Return what is played in an update; designs by who does not learn are no more than further executions."""
+        return GroupSizes(self.queries, self.designs, self.executions, self.shared_noise and not self.plans_by)
 
     def design_policy(self, env: Environment, greedy: bool = False) -> LearnedPolicy:
         """Return the designer."""
@@ -159,9 +159,9 @@ class MetaAgentXConfig:
         """Return the state before the first update, after the warm start."""
         return initial_state(self, env, params, key, start)
 
-    def train_chunk(self, env: Environment, params: Any, start: Policies, state: "TrainState", updates: int):
-        """Run several updates in one program."""
-        return train_chunk(self, env, params, start, state, updates)
+    def update(self, env: Environment, params: Any, start: Policies, state: "TrainState"):
+        """Play and learn once."""
+        return update(self, env, params, start, state)
 
 
 @pytree
@@ -178,11 +178,15 @@ class TrainState:
 
 def optimisers(config: MetaAgentXConfig) -> dict[str, optax.GradientTransformation]:
     """Return each side's Adam with clipped gradients; learning rates fall with the steps that a side takes itself."""
-    steps = config.updates * config.epochs
+    learning = {"designer": config.updates, "executor": config.updates}
     if config.mode == "stagewise" and config.freeze == "hard":
-        steps = max(steps // 2, 1)
+        learning["executor"] = sum(_executors_turn(config, update) for update in range(config.updates))
+        learning["designer"] = config.updates - learning["executor"]
     rates = {"designer": config.designer_rate, "executor": config.executor_rate}
-    schedules = {side: optax.linear_schedule(rate, 0.1 * rate, steps) for side, rate in rates.items()}
+    schedules = {
+        side: optax.linear_schedule(rate, 0.1 * rate, max(learning[side] * config.epochs, 1))
+        for side, rate in rates.items()
+    }
     clip = optax.clip_by_global_norm(config.max_gradient)
     return {side: optax.chain(clip, optax.adam(schedule)) for side, schedule in schedules.items()}
 
@@ -190,18 +194,13 @@ def optimisers(config: MetaAgentXConfig) -> dict[str, optax.GradientTransformati
 def turns(config: MetaAgentXConfig, update: Int[Array, ""]) -> dict[str, Bool[Array, ""]]:
     """Return whose turn it is to learn."""
     if config.mode == "stagewise":
-        executor = (update // config.swap_every) % 2 == 0
+        executor = _executors_turn(config, update)
         return {"designer": ~executor, "executor": executor}
     return {side: jnp.array(config.mode in ("coupled", f"{side}-only")) for side in ("designer", "executor")}
 
 
-@functools.partial(jax.jit, static_argnames=("config", "env", "updates"))
-def train_chunk(
-    config: MetaAgentXConfig, env: Environment, params: Any, start: Policies, state: TrainState, updates: int
-) -> tuple[TrainState, dict[str, Array]]:
-    """Run several updates in one program; logs are stacked over updates."""
-    step = functools.partial(update, config, env, params, start)
-    return jax.lax.scan(lambda state, _: step(state), state, None, updates)
+def _executors_turn(config: MetaAgentXConfig, update: Any) -> Any:
+    return (update // config.swap_every) % 2 == 0
 
 
 def update(
@@ -219,6 +218,7 @@ def update(
     )
     decisions = merge(parts)
     earned, valid = returns(steps), valid_designs(steps)
+    decisions = _of_valid(decisions, valid)
     of_designer, of_executor = credit(config, earned, valid)
     progress = state.update / config.updates
     learners = {
@@ -237,6 +237,14 @@ def valid_designs(steps: MetaStep) -> Bool[Array, "queries designs"]:
     if "valid" not in steps.info:
         return jnp.ones(steps.reward.shape[:2], bool)
     return jnp.all(steps.info["valid"] | (steps.steps == 0), axis=(2, 3))
+
+
+def _of_valid(decisions: Decisions, valid: Bool[Array, "queries designs"]) -> Decisions:
+    """Leave out the decisions under invalid designs."""
+    rows = decisions.rows
+    executions = decisions.rewards.team.shape[2]
+    acting = rows.acting & valid.reshape(-1)[rows.episode // executions]
+    return dataclasses.replace(decisions, rows=dataclasses.replace(rows, acting=acting))
 
 
 def designer_rewards(

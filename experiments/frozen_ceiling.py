@@ -7,7 +7,8 @@ every query is kept beside the tables, in ``frozen_ceiling_PART/SYSTEM.json.gz``
 until that file is deleted.
 
 All systems of a part begin with the same executors and are given the same number of plays, the designers' warm start
-included; the environment steps that these took are in the table.
+included. The environment steps of these are in the table; not in it are those of the warm start and of the validation
+that chooses the best strategy (2,048 queries for each).
 
 Expected before the run, hypotheses of the published system included (arXiv 2605.14212):
 
@@ -15,11 +16,12 @@ Expected before the run, hypotheses of the published system included (arXiv 2605
 - stagewise ≥ coupled ≥ designer-only;
 - against the first speaks that perfect executors raise the success of the best strategies on ``workflow-mixed-v0`` by
   no more than 11 to 17 % over ``frozen-90`` (validation queries): most of what fails there is noise and deadlines;
-- the less able the frozen executors are, the higher the lift;
+- the less able the frozen executors are, the higher is the lift over the designer with these same executors;
 - on ``workflow-specialist-v0`` one small network per role earns more than one shared by all, and swapped roles lose it.
 
 The two systems whose designer chooses templates were added when five systems of the first part had been seen: a part of
-what co-training lost there was the slower learning of programs, as ``designer-only`` against ``meta-skill`` showed.
+what co-training lost there was the slower learning of programs, as ``designer-only`` against ``meta-skill`` showed. The
+ceiling's curve is of designers that choose templates, over frozen executors and over learning ones.
 """
 
 import dataclasses
@@ -61,6 +63,8 @@ class System:
     executor: str = "frozen-90"
     times_the_plays: int = 1
     """More plays than the others are given, where marked so in its name."""
+    reference: str | None = None
+    """What its lift is measured against, where that is not the part's reference."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +121,14 @@ PARTS = {
         "workflow-mixed-v0",
         MIXED,
         {f"{level}, frozen": System("meta-skill", {}, level) for level in (*LEVELS, "scripted")}
-        | {f"{level}, trained": co_trained("stagewise", level) for level in LEVELS},
+        | {
+            f"{level}, {name}": dataclasses.replace(co_trained(mode, level, **settings), reference=f"{level}, frozen")
+            for level in LEVELS
+            for name, mode, settings in (
+                ("coupled", "coupled", {"space": "template"}),
+                ("executors alone", "executor-only", {"plans_by": BEST}),
+            )
+        },
         plays=153_600,
         seeds=5,
         reference="frozen-90, frozen",
@@ -178,6 +189,10 @@ def main(settings: Settings) -> None:
         settings = dataclasses.replace(settings, parts=("systems",), only=SMALL)
     for name in settings.parts:
         part = part_of(name, settings)
+        refuse(
+            not any(only in part.systems for only in settings.only or part.systems),
+            f"{name} has no system {', '.join(settings.only)}; its systems are {'; '.join(part.systems)}",
+        )
         names = [system for system in part.systems if not settings.only or system in settings.only]
         with ProcessPoolExecutor(settings.workers, multiprocessing.get_context("spawn")) as pool:
             waiting = {pool.submit(run_system, name, system, settings): system for system in names}
@@ -212,7 +227,7 @@ def run_system(name: str, system: str, settings: Settings) -> str:
     folders = directories(name, part, system, settings)
     runs = [run_seed(run, part, made, config, world, settings) for run in folders]
     made_by = read_record(folders[0]).provenance
-    record = {**sizes(part, settings), "provenance": made_by, "config": dataclasses.asdict(config), "runs": runs}
+    record = {**sizes(part, settings), "system": described(made), "provenance": made_by, "runs": runs}
     data = json.dumps(record, separators=(",", ":")).encode()
     atomic_write(record_of(name, system, settings), gzip.compress(data, mtime=0))
     return summary(record)
@@ -221,7 +236,13 @@ def run_system(name: str, system: str, settings: Settings) -> str:
 def run_seed(run: Path, part: Part, made: System, config: Any, world: World, settings: Settings) -> dict[str, Any]:
     """Train and play one seed, or what of it is not done; return its log and what it did on every test query."""
     seed = int(run.name.removeprefix("seed-"))
-    if not (run / "test.json").exists():
+    done = json.loads((run / "test.json").read_text()) if (run / "test.json").exists() else None
+    if done:
+        refuse(
+            read_record(run).config != json.loads(json.dumps(dataclasses.asdict(config))),
+            f"{run} was trained with other settings; move it away, or choose another --runs",
+        )
+    if done is None or len(done["trained"]["success"]) != settings.test:
         options: dict[str, Any] = {
             "executor": made.executor,
             "num_agents": part.num_agents,
@@ -255,7 +276,8 @@ def kept(name: str, part: Part, system: str, settings: Settings) -> dict[str, An
     if not file.exists():
         return None
     record = json.loads(gzip.decompress(file.read_bytes()))
-    if any(record[key] != value for key, value in sizes(part, settings).items()):
+    wanted = {**sizes(part, settings), "system": described(part.systems[system])}
+    if any(record[key] != value for key, value in wanted.items()):
         return None
     return {**record, "runs": record["runs"][: part.seeds]}
 
@@ -263,6 +285,12 @@ def kept(name: str, part: Part, system: str, settings: Settings) -> dict[str, An
 def sizes(part: Part, settings: Settings) -> dict[str, Any]:
     """Return what has to be alike in systems that are compared."""
     return {"scenario": part.scenario, "params": part.params, "plays": part.plays, "test": settings.test}
+
+
+def described(made: System) -> dict[str, Any]:
+    """Return all settings of a system, the algorithm's defaults included: with others it is another system."""
+    config = ALGORITHMS[made.algorithm](**made.settings)
+    return json.loads(json.dumps({**dataclasses.asdict(made), "settings": dataclasses.asdict(config)}))
 
 
 def summary(record: Mapping[str, Any]) -> str:
@@ -277,14 +305,16 @@ def values_of(record: Mapping[str, Any], key: str, played: str = "trained") -> n
 
 def config_of(system: System, world: World, plays: int) -> Any:
     """Return the algorithm's settings, with as many updates as the plays allow for."""
-    settings, plays = dict(system.settings), plays * system.times_the_plays
+    settings, budget = dict(system.settings), plays * system.times_the_plays
     if settings.get("plans_by") == BEST:
         settings["plans_by"] = f"strategy:{best_strategy(world)}"
     config = ALGORITHMS[system.algorithm](**settings)
     if system.algorithm == "metaagent-x" and config.warm_start and not config.plans_by:
-        plays -= len(TEMPLATES[world.env.family].rows) * config.warm_queries
+        budget -= len(TEMPLATES[world.env.family].rows) * config.warm_queries
     sizes = config.sizes
-    return dataclasses.replace(config, updates=plays // (sizes.queries * sizes.designs * sizes.executions))
+    updates = budget // (sizes.queries * sizes.designs * sizes.executions)
+    refuse(updates < 1, f"{plays} plays are too few for one update after the warm start; give more by --plays")
+    return dataclasses.replace(config, updates=updates)
 
 
 def best_strategy(world: World) -> str:
@@ -342,7 +372,6 @@ def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
     """Return the table of a part, the learning curves and the histograms of structures over training."""
     records = {system: kept(name, part, system, settings) for system in part.systems}
     records = {system: record for system, record in records.items() if record}
-    reference = records.get(part.reference)
     methods: dict[str, Any] = {}
     for system, record in records.items():
         logs = [run["log"] for run in record["runs"]]
@@ -356,7 +385,10 @@ def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
             "device": record["provenance"]["device"],
             "curves": curves(logs),
         }
-        if reference and system != part.reference:
+        against = part.systems[system].reference or part.reference
+        reference = records.get(against)
+        if reference and system != against:
+            row["reference"] = against
             row["lift"] = lift(values_of(record, "success"), values_of(reference, "success"))
             row["reward_lift"] = paired_difference(
                 values_of(record, "reward"), values_of(reference, "reward")
@@ -413,17 +445,18 @@ def curves(logs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[float 
 
 
 def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
-    """Return what the strategy that is best on validation queries does, with the executors at the start and perfect."""
+    """Return what the best strategies on validation queries do, with the executors at the start and perfect ones."""
     file = settings.out / stem(name, settings) / "baselines.json"
     if file.exists():
         known = json.loads(file.read_text())
         if all(known[key] == value for key, value in sizes(part, settings).items()):
             return known["rows"]
-    start = next(iter(part.systems.values())).executor
-    strategy = best_strategy(compare.Setting(part.scenario, part.num_agents, executor=start).build())
     rows = {}
-    for executor in (start, "scripted"):
+    # Who knows nothing yet has no best strategy.
+    executors = dict.fromkeys([made.executor for made in part.systems.values()] + ["scripted"])
+    for executor in (name for name in executors if name != "untrained"):
         world = compare.Setting(part.scenario, part.num_agents, executor=executor).build()
+        strategy = best_strategy(world)
         policy = compare.policy_of(f"strategy:{strategy}", world)
         outcomes = compare.play(world, policy, evaluation.query_keys("test", settings.test))
         rows[f"{strategy}, {executor}"] = {
@@ -450,8 +483,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"# The frozen-executor ceiling: {result['part']}",
         "",
         f"`{result['command']}`, commit {', '.join(made)}; `{result['scenario']}`{agents} (parameters "
-        f"{result['params']}), {result['plays']:,} plays per run, {result['test']} test queries. Lift: success over "
-        f"that of *{result['reference']}*, on the same queries.",
+        f"{result['params']}), {result['plays']:,} plays per run, {result['test']} test queries. Lift: over "
+        f"*{result['reference']}* or what is named, on the same queries; as a share of the reference's mean success.",
         "",
         "| system | seeds | success | reward | cost | lift, points | lift, share | lift, reward | steps |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -467,7 +500,10 @@ def markdown(result: dict[str, Any]) -> str:
         else:
             values += ["", "", ""]
         values.append(f"{row['environment_steps'] / 1e6:.2f} M")
-        lines.append(f"| {system} | {row['seeds']} | {' | '.join(values)} |")
+        named = (
+            f" (over {row['reference']})" if row.get("reference", result["reference"]) != result["reference"] else ""
+        )
+        lines.append(f"| {system}{named} | {row['seeds']} | {' | '.join(values)} |")
     swapped = {system: row for system, row in result["methods"].items() if "swapped" in row}
     if swapped:
         lines += ["", "| system | success | with the specialists' roles swapped | lost |", "|---|---|---|---|"]

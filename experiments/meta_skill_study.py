@@ -30,6 +30,7 @@ from jaxmas.policies import RandomPolicy
 from jaxmas.rollout import Policies
 from jaxmas.runs import provenance
 from jaxmas.statistics import Estimate, hierarchical_bootstrap
+from jaxmas.training import run_updates
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "template, group": {},
@@ -115,7 +116,7 @@ def train_one(
     state = config.initial_state(world.env, world.params, jax.random.key(seed))
     executor = world.executor, world.executor_params
     start = Policies(RandomPolicy(world.env), None, *executor)
-    state, logs = config.train_chunk(world.env, world.params, start, state, updates)
+    state, logs = run_updates(config, world.env, world.params, start, state, updates)
     curve = np.asarray(logs["reward"]).reshape(-1, 20).mean(axis=1).round(4).tolist() if updates % 20 == 0 else []
     seconds = time.perf_counter() - began
     designer = config.designer(world.env, state, greedy=True)

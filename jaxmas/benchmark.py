@@ -199,7 +199,11 @@ def measure_training(world: World, config: Any, start: Policies, *, repeats: int
     refuse(repeats < 1, f"bench: repeats is {repeats}; it has to be at least 1")
     env, params = world.env, world.params
     state = config.initial_state(env, params, jax.random.key(seed), start)
-    train = jax.jit(lambda params, start, state: config.train_chunk(env, params, start, state, UPDATES))
+
+    @jax.jit
+    def train(params, start, state):
+        return jax.lax.scan(lambda state, _: config.update(env, params, start, state), state, None, UPDATES)
+
     compiled, compile_cpu, compile_wall = _compiled(train, params, start, state)
     whole, live = [], []
     for _ in range(repeats + 1):

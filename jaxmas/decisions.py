@@ -57,7 +57,7 @@ def gather(steps: ExecutorStep, capacity: int, recurrent: bool) -> Decisions:
     """Gather decisions of steps ``[queries, designs, executions, boundaries, interval, …]`` into rows.
 
     ``capacity`` is how many rows there are per episode on average. Where more agents acted than fit, rows are taken at
-    even distances, so that no time, agent or query is preferred.
+    even distances over all of these steps.
     """
     groups = steps.live.shape[:3]
     steps = jax.tree.map(lambda leaf: leaf.reshape(math.prod(groups), -1, *leaf.shape[5:]), steps)

@@ -53,7 +53,10 @@ def play_groups(
     """Play every execution of every design of every query.
 
     Leaves of the ``MetaStep`` are ``[queries, designs, executions, boundaries, …]``; queries of like length are played
-    together, and come back in that order. ``collect`` takes what is wanted of a part's executor steps, whose leaves are
+    together, and come back in that order. Designs that share noise share the executors' draws too, so that they differ
+    by the plan alone; but not where executors learn, as a like action in a like situation would be its own baseline.
+
+    ``collect`` takes what is wanted of a part's executor steps, whose leaves are
     ``[queries in part, designs, executions, boundaries, interval, …]``; what it returns is stacked over parts.
     """
 
@@ -64,7 +67,9 @@ def play_groups(
 
     def execution(state, noise_key, plan_key, limit):
         episode = meet(env, params, policies, state, noise_key)
-        options = {"plan_key": plan_key, "discount": discount, "limit": limit, "keep_steps": collect is not None}
+        learned = collect is not None
+        options = {"plan_key": plan_key, "discount": discount, "limit": limit}
+        options |= {"keep_steps": learned, "own_actions": learned}
         return play_query(env, params, policies, episode, noise_key, **options)[1:]
 
     def group(state, key, limit):

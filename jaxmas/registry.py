@@ -98,4 +98,4 @@ EXECUTORS: Registry[Callable[..., Any]] = Registry("executor")
 DESIGN_SPACES: Registry[Any] = Registry("design space")
 """Name to ``make(env) -> space``."""
 ALGORITHMS: Registry[Any] = Registry("algorithm")
-"""Name to its configuration class; ``config.train(...)`` runs it."""
+"""Name to its configuration class; ``jaxmas.training.train`` runs it."""

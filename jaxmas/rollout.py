@@ -106,16 +106,20 @@ def play_interval(
     plan_key: PRNGKeyArray | None = None,
     discount: float = 1.0,
     keep_steps: bool = False,
+    own_actions: bool = False,
     limit: Int[Array, ""] | None = None,
 ) -> tuple[Episode, MetaStep, ExecutorStep | None]:
     """Plan once, then let the executors act until the next plan boundary.
 
     With ``keep_steps`` every executor step is returned as well, stacked over time. A ``plan_key`` of its own lets
-    several plans of one query meet the same chance otherwise. A ``limit`` that is the same for all episodes played
+    several plans of one query meet the same chance otherwise, with ``own_actions`` all but that of the executors'
+    draws. A ``limit`` that is the same for all episodes played
     side by side says after how many steps each of them is over: the steps beyond are not computed, and kept as zeros.
     """
     own_key, coordinate_key, sample_key, step_key = jax.random.split(key, 4)
     chance = own_key if plan_key is None else plan_key
+    if own_actions:
+        sample_key = jax.random.fold_in(sample_key, jax.random.bits(chance))
     team = env.observe_team(episode.state, params)
     plan, meta_carry, info = policies.meta.apply(policies.meta_params, episode.meta_carry, team, chance)
     state, observation = env.coordinate(coordinate_key, episode.state, plan, params)
@@ -146,7 +150,7 @@ def play_interval(
     carry = (state, observation, episode.executor_carry, env.is_over(state), _no_tally(env, params, state))
     # At least one step: an episode that is over still has metrics to report.
     last = None if limit is None else jnp.clip(limit, 1, env.coordination_interval)
-    carry, steps = _scan_up_to(act, carry, (uniforms, step_keys), last)
+    carry, steps = scan_up_to(act, carry, (uniforms, step_keys), last)
     state, _, executor_carry, _, tally = carry
     meta_step = MetaStep(
         team=team,
@@ -164,7 +168,7 @@ def play_interval(
     return Episode(state, meta_carry, executor_carry), meta_step, steps
 
 
-def _scan_up_to(step: Callable, carry: Any, inputs: Any, last: Int[Array, ""] | None) -> tuple[Any, Any]:
+def scan_up_to(step: Callable, carry: Any, inputs: Any, last: Int[Array, ""] | None) -> tuple[Any, Any]:
     """Scan over the first ``last`` of the inputs, all where it is None; outputs beyond are zeros."""
     if last is None:
         return jax.lax.scan(step, carry, inputs)

@@ -1,6 +1,7 @@
 """Training runs: chunks of compiled updates, a log line and a checkpoint after each, resumable to the bit."""
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jaxmas
@@ -16,7 +18,7 @@ from jaxmas.catalog import SCENARIOS
 from jaxmas.checkpoints import Checkpoints, atomic_write_text
 from jaxmas.errors import JaxmasError
 from jaxmas.groups import GroupSizes
-from jaxmas.rollout import Policies
+from jaxmas.rollout import Policies, scan_up_to
 from jaxmas.runs import RunRecord, check_world, provenance, read_record, starting_policies, write_record
 from jaxmas.types import Environment, Executor, MetaPolicy
 
@@ -49,10 +51,8 @@ class Algorithm(Protocol):
         """
         ...
 
-    def train_chunk(
-        self, env: Environment, params: Any, start: Policies, state: Any, updates: int
-    ) -> tuple[Any, dict[str, Any]]:
-        """Run several updates; return the next state and logs, stacked over updates, with at least ``reward``."""
+    def update(self, env: Environment, params: Any, start: Policies, state: Any) -> tuple[Any, dict[str, Any]]:
+        """Play and learn once; return the next state and what is logged, at least ``reward``."""
         ...
 
     def designer(self, env: Environment, state: Any, greedy: bool = False) -> tuple[MetaPolicy, Any] | None:
@@ -103,12 +103,32 @@ def train(
     while int(state.update) < config.updates:
         began = time.perf_counter()
         updates = min(CHUNK, config.updates - int(state.update))
-        state, logs = config.train_chunk(env, params, start, state, updates)
+        state, logs = run_updates(config, env, params, start, state, updates)
         row = _row(config, state, logs, time.perf_counter() - began)
         checkpoints.save(int(state.update), state)
         _append(out / "log.jsonl", row)
         report(row)
     return out
+
+
+def run_updates(
+    config: Algorithm, env: Environment, params: Any, start: Policies, state: Any, updates: int
+) -> tuple[Any, dict[str, Any]]:
+    """Run updates by chunks, one program for any number of them; logs are stacked over updates."""
+    logs = []
+    for begun in range(0, updates, CHUNK):
+        count = min(CHUNK, updates - begun)
+        state, chunk = _run_up_to(config, env, params, start, state, count, CHUNK)
+        logs.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf[:count]), chunk))
+    return state, jax.tree.map(lambda *parts: np.concatenate(parts), *logs)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "env", "most"))
+def _run_up_to(config: Algorithm, env: Environment, params: Any, start: Policies, state: Any, updates: Any, most: int):
+    step = jax.jit(
+        lambda state, _: config.update(env, params, start, state)
+    )  # traced once, asked for its shapes or not
+    return scan_up_to(step, state, jnp.arange(most), updates)
 
 
 def _open(out: Path, record: RunRecord, config: Algorithm, env: Any, params: Any, start: Policies, resume: bool) -> Any:
@@ -157,7 +177,7 @@ def _plain(value: Any) -> Any:
 
 def _row(config: Algorithm, state: Any, logs: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Return one log line: means over the chunk."""
-    means = {name: _mean(np.asarray(values)) for name, values in logs.items()}
+    means = {name: _mean(values) for name, values in logs.items()}
     update = int(state.update)
     if not np.isfinite(logs["reward"]).all():
         raise JaxmasError(f"the reward became {means['reward']} at update {update}; lower the learning rate")

@@ -71,6 +71,13 @@ def test_a_world_that_has_changed_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         frozen_ceiling.run_system("systems", "meta-skill", Settings())
     with pytest.raises(JaxmasError, match="unknown part 'sytems'"):
         frozen_ceiling.main(Settings(parts=("sytems",)))
+    with pytest.raises(JaxmasError, match="crowd has no system coupeld; its systems are meta-skill"):
+        frozen_ceiling.main(Settings(parts=("crowd",), only=("coupeld",)))
+    made = System("metaagent-x", {})
+    env, params = jaxmas.make("workflow-mixed-v0")
+    world = World(env, params, *jaxmas.load_executor("frozen-90", env, params))
+    with pytest.raises(JaxmasError, match="3000 plays are too few"):
+        frozen_ceiling.config_of(made, world, 3000)
 
 
 def test_swapped_roles() -> None:
@@ -90,7 +97,14 @@ def test_swapped_roles() -> None:
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Part, Settings]:
     """Return a part of two systems that are done, two seeds each on four queries."""
-    part = Part("probe-bandit-v0", "hash", {"a": System("x", {}), "b, c": System("x", {})}, 100, seeds=2, reference="a")
+    part = Part(
+        "probe-bandit-v0",
+        "hash",
+        {"a": System("meta-skill", {}), "b, c": System("meta-skill", {})},
+        100,
+        seeds=2,
+        reference="a",
+    )
     part = dataclasses.replace(part, swap_roles=True)
     monkeypatch.setitem(frozen_ceiling.PARTS, "toy", part)
     settings = Settings(parts=("toy",), test=4, runs=tmp_path / "runs", out=tmp_path / "out")
@@ -103,7 +117,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Part, Settings
         played = [{"success": row, "reward": row, "cost": [0.5] * 4} for row in seeds]
         runs = [{"trained": row, "swapped": {**row, "success": [0] * 4}, "log": log} for row in played]
         made_by = {"commit": f"commit-{system[0]}", "device": "cpu"}
-        record = {**frozen_ceiling.sizes(part, settings), "provenance": made_by, "runs": runs}
+        described = frozen_ceiling.described(part.systems[system])
+        record = {**frozen_ceiling.sizes(part, settings), "system": described, "provenance": made_by, "runs": runs}
         file = frozen_ceiling.record_of("toy", system, settings)
         atomic_write(file, gzip.compress(json.dumps(record).encode()))
     baselines = {**frozen_ceiling.sizes(part, settings), "rows": {}}
@@ -135,6 +150,8 @@ def test_a_finished_system_is_not_run_again(toy: tuple[Part, Settings]) -> None:
     assert frozen_ceiling.kept("toy", dataclasses.replace(part, plays=50), "a", settings) is None
     assert frozen_ceiling.kept("toy", dataclasses.replace(part, params="other"), "a", settings) is None
     assert frozen_ceiling.kept("toy", part, "a", dataclasses.replace(settings, test=5)) is None
+    other = dataclasses.replace(part, systems={"a": System("meta-skill", {"queries": 5})})
+    assert frozen_ceiling.kept("toy", other, "a", settings) is None
 
 
 def test_nothing_finished_makes_an_empty_table(toy: tuple[Part, Settings]) -> None:

@@ -153,7 +153,7 @@ def updating(name: str, executor_name: str, **settings: Any):
 
     def update(params, weights, state):
         start = Policies(TemplatePolicy(env), None, executor, weights)
-        return config.train_chunk(env, params, start, state, 1)
+        return config.update(env, params, start, state)
 
     return update, (params, weights, state)
 
@@ -186,7 +186,7 @@ def test_training_of_executors_lowers_for_every_platform(algorithm: str, setting
     config: Any = ALGORITHMS[algorithm](updates=4, queries=4, capacity=4, width=8, **settings)
     start = Policies(TemplatePolicy(env, (0,)), None, *jaxmas.load_executor("untrained", env, params))
     state = jax.eval_shape(lambda key: config.initial_state(env, params, key, start), jax.random.key(0))
-    check(exported(lambda params, state: config.train_chunk(env, params, start, state, 1), params, state)[0])
+    check(exported(lambda params, state: config.update(env, params, start, state), params, state)[0])
 
 
 def test_a_lowered_update_gives_the_same() -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import jaxmas
-from jaxmas import training
 from jaxmas.algorithms.imitation import accuracy, sample_features
 from jaxmas.algorithms.ippo import IPPOConfig, MAPPOConfig, critic_of
 from jaxmas.algorithms.ippo import _batch as batch_of
@@ -25,7 +24,7 @@ from jaxmas.groups import play_groups
 from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import ALGORITHMS
 from jaxmas.runs import load_executor, load_policy, starting_policies
-from jaxmas.training import read_log, train
+from jaxmas.training import read_log, run_updates, train
 
 UPDATES = 60
 SMALL: dict[str, Any] = {"updates": UPDATES, "queries": 64, "width": 16, "learning_rate": 1e-2}
@@ -47,7 +46,7 @@ def learned(scenario: str, config: IPPOConfig, updates: int = UPDATES, *, role: 
     if role is not None:
         start = dataclasses.replace(start, meta=TemplatePolicy(env, (role,)), meta_params=None)
     before = jax.jit(functools.partial(config.initial_state, env))(params, jax.random.key(0), start)
-    after, logs = config.train_chunk(env, params, start, before, updates)
+    after, logs = run_updates(config, env, params, start, before, updates)
     return before, after, {name: np.asarray(values) for name, values in logs.items()}
 
 
@@ -238,6 +237,4 @@ def test_frozen_executors_learn_on(algorithm: str) -> None:
         return float(accuracy(executor, weights, params.tables, single))
 
     assert right(state) == pytest.approx(0.60, abs=0.01)
-    for _ in range(config.updates // training.CHUNK):
-        state, _ = config.train_chunk(env, params, start, state, training.CHUNK)
-    assert right(state) > 0.90
+    assert right(run_updates(config, env, params, start, state, config.updates)[0]) > 0.90

@@ -22,6 +22,7 @@ from jaxmas.networks import TeamEncoder
 from jaxmas.policies import RandomPolicy
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
 from jaxmas.rollout import MetaStep, Policies
+from jaxmas.training import run_updates
 
 # --- equations
 
@@ -281,7 +282,7 @@ def learned(scenario: str, learner: Any, space: Any, sees: Any = "all"):
     config = MetaSkillConfig(learner=learner, space=space, sees=sees, updates=UPDATES, **SMALL)
     state = config.initial_state(env, params, jax.random.key(0))
     start = Policies(RandomPolicy(env), None, NETWORK, network_weights())
-    state, logs = config.train_chunk(env, params, start, state, UPDATES)
+    state, logs = run_updates(config, env, params, start, state, UPDATES)
     return config, state, {name: np.asarray(values) for name, values in logs.items()}
 
 

@@ -18,7 +18,6 @@ from jaxmas.algorithms.metaagent_x import (
     initial_state,
     learn_executor,
     optimisers,
-    train_chunk,
     turns,
     valid_designs,
 )
@@ -30,7 +29,7 @@ from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import ALGORITHMS
 from jaxmas.rollout import Policies
 from jaxmas.runs import load_policy, starting_policies
-from jaxmas.training import read_log, train
+from jaxmas.training import read_log, run_updates, train
 from jaxmas.warm_start import template_rewards
 
 SMALL: dict[str, Any] = {
@@ -60,7 +59,7 @@ def trained(scenario: str, played: int, **settings: Any):
     config = small(**settings)
     start = starting_policies(config, "untrained", env, params)
     before = initial_state(config, env, params, jax.random.key(0), start)
-    after, logs = train_chunk(config, env, params, start, before, played)
+    after, logs = run_updates(config, env, params, start, before, played)
     return config, before, after, {name: np.asarray(values) for name, values in logs.items()}
 
 

@@ -360,10 +360,9 @@ def test_numbers_that_are_none_leave_nothing(worlds, tmp_path: Path) -> None:
 class Diverging(MetaSkillConfig):
     """Loses its weights in the first chunk; what it samples from them is still a plan, and so earns a reward."""
 
-    def train_chunk(self, env, params, start, state, updates: int):
+    def update(self, env, params, start, state):
         weights = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
-        after = dataclasses.replace(state, params=weights, update=state.update + updates)
-        return after, {"reward": jnp.full(updates, 0.5)}
+        return dataclasses.replace(state, params=weights, update=state.update + 1), {"reward": jnp.float32(0.5)}
 
 
 def test_nan_weights_sample_plans_that_look_sound() -> None:
