@@ -218,7 +218,7 @@ def update(
     )
     decisions = merge(parts)
     earned, valid = returns(steps), valid_designs(steps)
-    decisions = _of_valid(decisions, valid)
+    decisions = of_valid(decisions, valid)
     of_designer, of_executor = credit(config, earned, valid)
     progress = state.update / config.updates
     learners = {
@@ -239,7 +239,7 @@ def valid_designs(steps: MetaStep) -> Bool[Array, "queries designs"]:
     return jnp.all(steps.info["valid"] | (steps.steps == 0), axis=(2, 3))
 
 
-def _of_valid(decisions: Decisions, valid: Bool[Array, "queries designs"]) -> Decisions:
+def of_valid(decisions: Decisions, valid: Bool[Array, "queries designs"]) -> Decisions:
     """Leave out the decisions under invalid designs."""
     rows = decisions.rows
     executions = decisions.rewards.team.shape[2]

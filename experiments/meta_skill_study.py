@@ -30,7 +30,7 @@ from jaxmas.policies import RandomPolicy
 from jaxmas.rollout import Policies
 from jaxmas.runs import provenance
 from jaxmas.statistics import Estimate, hierarchical_bootstrap
-from jaxmas.training import run_updates
+from jaxmas.training import first_state, run_updates
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "template, group": {},
@@ -113,7 +113,7 @@ def train_one(
     """Train one seed; return its test rewards, its learning curve and the seconds that training took."""
     config = MetaSkillConfig(updates=updates, **VARIANTS[variant])
     began = time.perf_counter()
-    state = config.initial_state(world.env, world.params, jax.random.key(seed))
+    state = first_state(config, world.env, world.params, jax.random.key(seed))
     executor = world.executor, world.executor_params
     start = Policies(RandomPolicy(world.env), None, *executor)
     state, logs = run_updates(config, world.env, world.params, start, state, updates)

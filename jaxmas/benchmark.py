@@ -28,6 +28,7 @@ from jaxmas.errors import JaxmasError, refuse
 from jaxmas.groups import GroupSizes, play_groups
 from jaxmas.headroom import World
 from jaxmas.rollout import MetaStep, Policies, begin, play_on
+from jaxmas.training import first_state
 from jaxmas.types import MetaPolicy
 
 TEAM_STRATEGY = "roles-by-skill-voting"
@@ -198,7 +199,7 @@ def measure_training(world: World, config: Any, start: Policies, *, repeats: int
     """Compile and time whole updates, and the roll-outs in them alone; see the module for what counts."""
     refuse(repeats < 1, f"bench: repeats is {repeats}; it has to be at least 1")
     env, params = world.env, world.params
-    state = config.initial_state(env, params, jax.random.key(seed), start)
+    state = first_state(config, env, params, jax.random.key(seed), start)
 
     @jax.jit
     def train(params, start, state):

@@ -111,6 +111,12 @@ def train(
     return out
 
 
+@functools.partial(jax.jit, static_argnames=("config", "env"))
+def first_state(config: Algorithm, env: Environment, params: Any, key: Any, start: Policies | None = None) -> Any:
+    """Return the algorithm's initial state, made by one program instead of one per layer."""
+    return config.initial_state(env, params, key, start)
+
+
 def run_updates(
     config: Algorithm, env: Environment, params: Any, start: Policies, state: Any, updates: int
 ) -> tuple[Any, dict[str, Any]]:
@@ -125,9 +131,8 @@ def run_updates(
 
 @functools.partial(jax.jit, static_argnames=("config", "env", "most"))
 def _run_up_to(config: Algorithm, env: Environment, params: Any, start: Policies, state: Any, updates: Any, most: int):
-    step = jax.jit(
-        lambda state, _: config.update(env, params, start, state)
-    )  # traced once, asked for its shapes or not
+    # Traced once, though its result's shape is asked for before.
+    step = jax.jit(lambda state, _: config.update(env, params, start, state))
     return scan_up_to(step, state, jnp.arange(most), updates)
 
 
@@ -135,7 +140,7 @@ def _open(out: Path, record: RunRecord, config: Algorithm, env: Any, params: Any
     """Return the state to go on from: fresh in an empty place, the last good checkpoint with ``resume``."""
 
     def fresh() -> Any:
-        return config.initial_state(env, params, jax.random.key(record.seed), start)
+        return first_state(config, env, params, jax.random.key(record.seed), start)
 
     if not (out / "config.json").exists():
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):

@@ -24,7 +24,7 @@ from jaxmas.groups import play_groups
 from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import ALGORITHMS
 from jaxmas.runs import load_executor, load_policy, starting_policies
-from jaxmas.training import read_log, run_updates, train
+from jaxmas.training import first_state, read_log, run_updates, train
 
 UPDATES = 60
 SMALL: dict[str, Any] = {"updates": UPDATES, "queries": 64, "width": 16, "learning_rate": 1e-2}
@@ -45,7 +45,7 @@ def learned(scenario: str, config: IPPOConfig, updates: int = UPDATES, *, role: 
     start = starting_policies(config, "untrained", env, params)
     if role is not None:
         start = dataclasses.replace(start, meta=TemplatePolicy(env, (role,)), meta_params=None)
-    before = jax.jit(functools.partial(config.initial_state, env))(params, jax.random.key(0), start)
+    before = first_state(config, env, params, jax.random.key(0), start)
     after, logs = run_updates(config, env, params, start, before, updates)
     return before, after, {name: np.asarray(values) for name, values in logs.items()}
 
@@ -228,7 +228,7 @@ def test_frozen_executors_learn_on(algorithm: str) -> None:
         updates=200, queries=256, learning_rate=3e-3, plans_by="strategy:layered", agent_weight=1.0, capacity=16
     )
     start = starting_policies(config, "frozen-60", env, params)
-    state = config.initial_state(env, params, jax.random.key(0), start)
+    state = first_state(config, env, params, jax.random.key(0), start)
     single = sample_features(jax.random.key(11), 16_384, params.tables, (1.0,), matched=True)
 
     def right(state: Any) -> float:

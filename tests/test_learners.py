@@ -22,7 +22,7 @@ from jaxmas.networks import TeamEncoder
 from jaxmas.policies import RandomPolicy
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
 from jaxmas.rollout import MetaStep, Policies
-from jaxmas.training import run_updates
+from jaxmas.training import first_state, run_updates
 
 # --- equations
 
@@ -280,7 +280,7 @@ WEIGHTS_BEFORE = words(network_weights())
 def learned(scenario: str, learner: Any, space: Any, sees: Any = "all"):
     env, params = jaxmas.make(scenario)
     config = MetaSkillConfig(learner=learner, space=space, sees=sees, updates=UPDATES, **SMALL)
-    state = config.initial_state(env, params, jax.random.key(0))
+    state = first_state(config, env, params, jax.random.key(0))
     start = Policies(RandomPolicy(env), None, NETWORK, network_weights())
     state, logs = run_updates(config, env, params, start, state, UPDATES)
     return config, state, {name: np.asarray(values) for name, values in logs.items()}
@@ -331,7 +331,7 @@ def test_frozen_executors_stay_as_they_are() -> None:
     config, state, _ = learned("probe-context-v0", "group", "template")
     assert words(network_weights()) == WEIGHTS_BEFORE
     env, params = jaxmas.make("probe-context-v0")
-    fresh = config.initial_state(env, params, jax.random.key(0))
+    fresh = first_state(config, env, params, jax.random.key(0))
     assert words(state.params) != words(fresh.params)
     assert not {(1, 7), (7,), (7, 1)} & {jnp.shape(leaf) for leaf in jax.tree.leaves(state)}
 
@@ -341,7 +341,7 @@ def test_plans_of_a_group_meet_one_query_and_one_noise() -> None:
     executor, weights = jaxmas.load_executor("act", env, params)
     for shared in (True, False):
         config = MetaSkillConfig(learner="group" if shared else "ppo", queries=6, plans=4, width=8)
-        state = config.initial_state(env, params, jax.random.key(0))
+        state = first_state(config, env, params, jax.random.key(0))
         policies = Policies(*config.designer(env, state), executor, weights)
         play = jax.jit(functools.partial(play_groups, env, params, policies, sizes=config.sizes))
         steps, _ = play(*jax.random.split(jax.random.key(1)))
@@ -357,7 +357,7 @@ def test_the_group_learner_discounts_later_intervals() -> None:
     """Two plans of one query: 0.3 now, or 1 later. At γ = 0.2 the first is worth more, and has to become likelier."""
     env, params = jaxmas.make("probe-delayed-v0")
     config = MetaSkillConfig(queries=1, plans=2, width=8, discount=0.2, entropy=0.0)
-    state = config.initial_state(env, params, jax.random.key(0))
+    state = first_state(config, env, params, jax.random.key(0))
     policy, _ = config.designer(env, state)
     team = env.reset(jax.random.key(0), params)[1]
 

@@ -15,21 +15,22 @@ from jaxmas.algorithms.metaagent_x import (
     MetaAgentXConfig,
     credit,
     designer_rewards,
-    initial_state,
     learn_executor,
+    of_valid,
     optimisers,
     turns,
     valid_designs,
 )
 from jaxmas.decisions import gather, merge, score
 from jaxmas.errors import JaxmasError
+from jaxmas.executors import feature_size
 from jaxmas.groups import play_groups
 from jaxmas.logs import of_designs
 from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import ALGORITHMS
 from jaxmas.rollout import Policies
 from jaxmas.runs import load_policy, starting_policies
-from jaxmas.training import read_log, run_updates, train
+from jaxmas.training import first_state, read_log, run_updates, train
 from jaxmas.warm_start import template_rewards
 
 SMALL: dict[str, Any] = {
@@ -58,7 +59,7 @@ def trained(scenario: str, played: int, **settings: Any):
     env, params = jaxmas.make(scenario)
     config = small(**settings)
     start = starting_policies(config, "untrained", env, params)
-    before = initial_state(config, env, params, jax.random.key(0), start)
+    before = first_state(config, env, params, jax.random.key(0), start)
     after, logs = run_updates(config, env, params, start, before, played)
     return config, before, after, {name: np.asarray(values) for name, values in logs.items()}
 
@@ -112,9 +113,9 @@ def test_an_invalid_design_earns_least_and_teaches_executors_nothing() -> None:
 def test_an_executor_follows_the_advantage_of_its_own_execution() -> None:
     """The actions of the one execution with a positive advantage have to become likelier, the others' less."""
     env, params = jaxmas.make("signal-cue-v0")
-    config = small(queries=1, designs=2, executions=2, executor_entropy=0.0, agent_weight=0.0)
+    config = small(queries=1, designs=2, executions=2, shared_noise=False, executor_entropy=0.0, agent_weight=0.0)
     start = starting_policies(config, "untrained", env, params)
-    state = initial_state(config, env, params, jax.random.key(0), start)
+    state = first_state(config, env, params, jax.random.key(0), start)
     executor = config.network_of(env)
     policies = Policies(TemplatePolicy(env, (0,)), None, executor, state.params["executor"])
     collect = functools.partial(gather, capacity=8, recurrent=False)
@@ -131,6 +132,37 @@ def test_an_executor_follows_the_advantage_of_its_own_execution() -> None:
     gain = score(executor, learn(state.params["executor"])[0], decisions.rows)[0] - decisions.rows.log_prob
     by_execution = [float(jnp.sum(jnp.where(decisions.rows.episode == index, gain, 0))) for index in range(4)]
     assert by_execution[2] > 0 > sum(by_execution[:2]) + by_execution[3]
+
+
+def test_decisions_under_invalid_designs_are_left_out() -> None:
+    env, params = jaxmas.make("signal-cue-v0")
+    config = small(queries=2, designs=2, executions=3)
+    executor = config.network_of(env)
+    weights = executor.initial_params(jax.random.key(0), feature_size(env, params))
+    policies = Policies(TemplatePolicy(env, (0,)), None, executor, weights)
+    collect = functools.partial(gather, capacity=8, recurrent=False)
+    keys = jax.random.key(1), jax.random.key(2)
+    decisions = merge(play_groups(env, params, policies, *keys, config.sizes, collect=collect)[1])
+    rows = of_valid(decisions, jnp.array([[True, False], [True, True]])).rows
+    left_out = decisions.rows.acting & ~rows.acting
+    assert set(np.array(rows.episode[left_out])) == {3, 4, 5}  # the second design of the first query
+    assert set(np.array(rows.episode[rows.acting])) == {0, 1, 2, *range(6, 12)}
+
+
+def test_learning_executors_draw_anew_under_every_design() -> None:
+    """One fixed plan as two designs under shared noise: the draws are the same only where nobody learns."""
+    env, params = jaxmas.make("signal-cue-v0")
+    config = small(queries=8, designs=2, executions=2)
+    executor = config.network_of(env)
+    weights = executor.initial_params(jax.random.key(0), feature_size(env, params))
+    policies = Policies(TemplatePolicy(env, (0,)), None, executor, weights)
+    keys = jax.random.key(1), jax.random.key(2)
+    collect = functools.partial(gather, capacity=8, recurrent=False)
+    alone = play_groups(env, params, policies, *keys, config.sizes)[0].reward
+    learning = play_groups(env, params, policies, *keys, config.sizes, collect=collect)[0].reward
+    assert (alone[:, 0] == alone[:, 1]).all()
+    assert (learning[:, 0] != learning[:, 1]).any()
+    assert (learning[:, :, 0] != learning[:, :, 1]).any()
 
 
 def test_where_the_rewards_vary_by_hand() -> None:
@@ -189,6 +221,34 @@ def test_a_frozen_side_does_not_change_by_a_bit(settings: dict[str, Any], still:
     assert int(after.update) == 4
 
 
+def test_in_the_designers_turn_executors_stand_still() -> None:
+    """K = 4: the four updates from the fifth on are the designer's."""
+    config, _, before, _ = trained("signal-context-v0", 4, mode="stagewise", swap_every=4)
+    env, params = jaxmas.make("signal-context-v0")
+    start = starting_policies(config, "untrained", env, params)
+    after, logs = run_updates(config, env, params, start, before, 4)
+    for side in SIDES:
+        assert (words(before.params[side]) == words(after.params[side])) == (side == "executor")
+        assert (words(before.optimiser[side]) == words(after.optimiser[side])) == (side == "executor")
+        assert (logs[f"{side}_learns"] == (side == "designer")).all()
+
+
+def test_learning_rates_fall_to_a_tenth_over_a_sides_own_updates() -> None:
+    config = small(mode="stagewise", swap_every=30, updates=100, epochs=1, executor_rate=1.0, designer_rate=1.0)
+    weights = jnp.zeros(1)
+    for side, updates in (("executor", 60), ("designer", 40)):
+        rule = optimisers(config)[side]
+        moments = rule.init(weights)
+        sizes = []
+        for _ in range(updates + 1):
+            change, moments = rule.update(jnp.full(1, 0.5), moments)
+            sizes.append(float(jnp.abs(change)[0]))
+        # Adam's steps on a constant gradient are as long as its rate.
+        assert sizes[0] == pytest.approx(1.0, rel=1e-3)
+        assert sizes[updates // 2] == pytest.approx(0.55, rel=1e-2)
+        assert sizes[-1] == pytest.approx(0.1, rel=1e-2)
+
+
 def test_the_soft_form_moves_the_waiting_side_less() -> None:
     def moved(**settings):
         _, before, after, _ = trained("signal-context-v0", 4, **settings)
@@ -244,14 +304,14 @@ def test_the_warm_start_imitates_what_earns() -> None:
     policies = dataclasses.replace(start, meta=TemplatePolicy(env), meta_params=None)
     worth = template_rewards(env, params, policies, jax.random.key(0), config.warm_queries)
     assert np.allclose(worth, [0.2, 1.0])
-    state = initial_state(config, env, params, jax.random.key(0), start)
+    state = first_state(config, env, params, jax.random.key(0), start)
     designer, weights = config.designer(env, state) or (None, None)
     assert designer is not None
     team = env.reset(jax.random.key(5), params)[1]
     chances = [float(jnp.exp(designer.score(weights, team, designer.space.from_template(row))[0])) for row in (0, 1)]
     law = np.exp(np.array([0.2, 1.0]) / 0.2)
     assert np.allclose(chances, law / law.sum(), atol=0.06)
-    cold = initial_state(dataclasses.replace(config, warm_start=0), env, params, jax.random.key(0), start)
+    cold = first_state(dataclasses.replace(config, warm_start=0), env, params, jax.random.key(0), start)
     assert float(designer.score(cold.params["designer"], team, designer.space.from_template(1))[0]) < np.log(0.3)
 
 

@@ -47,7 +47,7 @@ def run(out: Path, config: MetaSkillConfig = CONFIG, scenario: str = SCENARIO, *
 
 def final_state(out: Path, config: MetaSkillConfig = CONFIG, scenario: str = SCENARIO) -> tuple[int, Any]:
     env, params = jaxmas.make(scenario)
-    restored = Checkpoints(out).restore_latest(config.initial_state(env, params, jax.random.key(0)))
+    restored = Checkpoints(out).restore_latest(training.first_state(config, env, params, jax.random.key(0)))
     assert restored is not None
     return restored
 
