@@ -7,9 +7,14 @@ STAMP := .venv/.installed
 EXTRAS ?= dev
 WORKERS ?= 2
 
-# Tests compile much and run little; a test run is to look the same on every machine.
-PYTEST := env -u JAX_PLATFORMS XLA_FLAGS=--xla_backend_optimization_level=1 \
-	JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.cache/jax" $(PY) -m pytest -n $(WORKERS) --dist loadfile
+# Tests compile much and run little; a test run is to look the same on every machine. XLA stops at a switch it does not
+# know, so the second one is tried first.
+COMPILE_FAST := --xla_backend_optimization_level=0
+COMPILE_FASTER := $(COMPILE_FAST) --xla_cpu_use_fusion_emitters=false
+PYTEST = flags="$(COMPILE_FASTER)"; \
+	XLA_FLAGS="$$flags" $(PY) -c 'import jax; jax.devices("cpu")' >/dev/null 2>&1 || flags="$(COMPILE_FAST)"; \
+	env -u JAX_PLATFORMS XLA_FLAGS="$$flags" JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.cache/jax" \
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help
 help: ## Show the targets
