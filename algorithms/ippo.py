@@ -20,7 +20,7 @@ from jaxmas.decisions import Decisions, Rows, advantages, gather, mean_over, mer
 from jaxmas.errors import refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
 from jaxmas.groups import GroupSizes, play_groups
-from jaxmas.learning import clipped_surrogate, linear
+from jaxmas.learning import clipped_surrogate, falling_adam, linear
 from jaxmas.logs import of_decisions, of_plays
 from jaxmas.networks import TeamEncoder
 from jaxmas.pytrees import pytree
@@ -170,8 +170,7 @@ def critic_of(config: IPPOConfig, env: Environment) -> Critic:
 def optimiser(config: IPPOConfig) -> optax.GradientTransformation:
     """Return Adam with clipped gradients and a learning rate that falls to a tenth."""
     steps = config.updates * config.epochs * config.minibatches
-    schedule = optax.linear_schedule(config.learning_rate, 0.1 * config.learning_rate, steps)
-    return optax.chain(optax.clip_by_global_norm(config.max_gradient), optax.adam(schedule))
+    return falling_adam(config.learning_rate, steps, config.max_gradient)
 
 
 def initial_state(

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import refuse
 from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
-from jaxmas.learning import clipped_surrogate, descend, gae, leave_one_out, linear
+from jaxmas.learning import against_the_others, clipped_surrogate, descend, falling_adam, gae, linear
 from jaxmas.logs import of_plays
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
@@ -118,8 +118,7 @@ def make_policy(config: MetaSkillConfig, env: Environment, greedy: bool = False)
 def optimiser(config: MetaSkillConfig) -> optax.GradientTransformation:
     """Return Adam with clipped gradients and a learning rate that falls to a tenth."""
     steps = config.updates * config.epochs * (config.minibatches if config.learner == "ppo" else 1)
-    schedule = optax.linear_schedule(config.learning_rate, 0.1 * config.learning_rate, steps)
-    return optax.chain(optax.clip_by_global_norm(config.max_gradient), optax.adam(schedule))
+    return falling_adam(config.learning_rate, steps, config.max_gradient)
 
 
 def initial_state(config: MetaSkillConfig, env: Environment, params: Any, key: PRNGKeyArray) -> TrainState:
@@ -153,11 +152,7 @@ def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weig
 
     With one epoch this is Σ A ∇log π.
     """
-    earned = returns(steps)
-    # Scaled by the spread of the returns, not of the advantages: those vanish as the plans of a query agree, and
-    # blowing them up again would turn a settled policy's noise into steps of full size.
-    advantage = leave_one_out(earned) / (jnp.std(earned) + 1e-6)
-    advantage = jnp.broadcast_to(advantage[..., None], steps.reward.shape)
+    advantage = jnp.broadcast_to(against_the_others(returns(steps))[..., None], steps.reward.shape)
     live = steps.steps > 0
 
     def loss(weights):

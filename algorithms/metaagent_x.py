@@ -31,7 +31,15 @@ from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
 from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
-from jaxmas.learning import clipped_surrogate, descend, group_normalised, kl_estimate, leave_one_out, linear
+from jaxmas.learning import (
+    against_the_others,
+    clipped_surrogate,
+    descend,
+    falling_adam,
+    group_normalised,
+    kl_estimate,
+    linear,
+)
 from jaxmas.logs import of_decisions, of_designs, of_plays
 from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
@@ -183,12 +191,8 @@ def optimisers(config: MetaAgentXConfig) -> dict[str, optax.GradientTransformati
         learning["executor"] = sum(_executors_turn(config, update) for update in range(config.updates))
         learning["designer"] = config.updates - learning["executor"]
     rates = {"designer": config.designer_rate, "executor": config.executor_rate}
-    schedules = {
-        side: optax.linear_schedule(rate, 0.1 * rate, max(learning[side] * config.epochs, 1))
-        for side, rate in rates.items()
-    }
-    clip = optax.clip_by_global_norm(config.max_gradient)
-    return {side: optax.chain(clip, optax.adam(schedule)) for side, schedule in schedules.items()}
+    steps = {side: max(updates * config.epochs, 1) for side, updates in learning.items()}
+    return {side: falling_adam(rate, steps[side], config.max_gradient) for side, rate in rates.items()}
 
 
 def turns(config: MetaAgentXConfig, update: Int[Array, ""]) -> dict[str, Bool[Array, ""]]:
@@ -264,22 +268,13 @@ def credit(
     A designer's group is the designs of one query; an executor's all executions of the query or those of the design.
     Executions of invalid designs are no one's, and get none.
     """
-    relative = _within_group if config.advantage == "group" else _against_the_others
+    relative = {"group": group_normalised, "batch": against_the_others}[config.advantage]
     rewards = designer_rewards(config, earned, valid)
     plays = jnp.broadcast_to(valid[..., None], earned.shape)
     shape = earned.shape
     if config.executor_group == "question":
         earned, plays = (leaf.reshape(len(leaf), -1) for leaf in (earned, plays))
     return relative(rewards, jnp.ones_like(valid)), relative(earned, plays).reshape(shape)
-
-
-def _within_group(rewards: Float[Array, "*b group"], counts: Bool[Array, "*b group"]) -> Float[Array, "*b group"]:
-    return group_normalised(rewards, counts)
-
-
-def _against_the_others(rewards: Float[Array, "*b group"], counts: Bool[Array, "*b group"]) -> Float[Array, "*b group"]:
-    spread = jnp.where(jnp.any(counts), jnp.std(rewards, where=counts), 0.0)
-    return leave_one_out(rewards, counts) / (spread + 1e-6)
 
 
 def _take_turns(

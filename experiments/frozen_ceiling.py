@@ -370,12 +370,12 @@ def write(name: str, part: Part, settings: Settings) -> None:
 
 def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
     """Return the table of a part, the learning curves and the histograms of structures over training."""
-    records = {system: kept(name, part, system, settings) for system in part.systems}
-    records = {system: record for system, record in records.items() if record}
+    found = {system: kept(name, part, system, settings) for system in part.systems}
+    records = {system: record for system, record in found.items() if record}
     methods: dict[str, Any] = {}
     for system, record in records.items():
         logs = [run["log"] for run in record["runs"]]
-        row = {key: estimate(values_of(record, key)) for key in ("success", "reward", "cost")}
+        row: dict[str, Any] = {key: estimate(values_of(record, key)) for key in ("success", "reward", "cost")}
         row |= {
             "seeds": len(logs),
             "per_seed": values_of(record, "success").mean(axis=1).round(4).tolist(),

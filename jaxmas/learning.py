@@ -38,6 +38,21 @@ def group_normalised(
     return centred / (jnp.sqrt(jnp.sum(centred**2, axis=-1, keepdims=True) / size) + epsilon)
 
 
+def against_the_others(
+    rewards: Float[Array, "*batch group"], counts: Bool[Array, "*batch group"] | None = None
+) -> Float[Array, "*batch group"]:
+    """Return ``leave_one_out`` in units of the spread of all rewards that count, those of all groups.
+
+    Not of the advantages: they vanish as a group agrees, and blowing them up again would turn a settled policy's noise
+    into steps of full size.
+    """
+    if counts is None:
+        spread = jnp.std(rewards)
+    else:
+        spread = jnp.where(jnp.any(counts), jnp.std(rewards, where=counts), 0.0)
+    return leave_one_out(rewards, counts) / (spread + 1e-6)
+
+
 def gae(
     rewards: Float[Array, "time"],
     discounts: Float[Array, "time"],
@@ -121,6 +136,12 @@ def descend(
 
     (weights, moments), reports = jax.lax.scan(epoch, (weights, moments), None, epochs)
     return weights, moments, jax.tree.map(lambda leaf: leaf[0], reports)
+
+
+def falling_adam(rate: float, steps: int, max_gradient: float) -> optax.GradientTransformation:
+    """Return Adam with clipped gradients and a learning rate that falls to a tenth over ``steps``."""
+    schedule = optax.linear_schedule(rate, 0.1 * rate, steps)
+    return optax.chain(optax.clip_by_global_norm(max_gradient), optax.adam(schedule))
 
 
 def linear(start: float, end: float, progress: Float[Array, ""]) -> Float[Array, ""]:
