@@ -46,10 +46,7 @@ def against_the_others(
     Not of the advantages: they vanish as a group agrees, and blowing them up again would turn a settled policy's noise
     into steps of full size.
     """
-    if counts is None:
-        spread = jnp.std(rewards)
-    else:
-        spread = jnp.where(jnp.any(counts), jnp.std(rewards, where=counts), 0.0)
+    spread = jnp.std(rewards) if counts is None else jnp.where(jnp.any(counts), jnp.std(rewards, where=counts), 0.0)
     return leave_one_out(rewards, counts) / (spread + 1e-6)
 
 
