@@ -293,8 +293,9 @@ def sizes(part: Part, settings: Settings) -> dict[str, Any]:
 
 def described(made: System) -> dict[str, Any]:
     """Return all settings of a system, the algorithm's defaults included: with others it is another system."""
-    config = ALGORITHMS[made.algorithm](**made.settings)
-    return json.loads(json.dumps({**dataclasses.asdict(made), "settings": dataclasses.asdict(config)}))
+    settings = dataclasses.asdict(ALGORITHMS[made.algorithm](**made.settings))
+    trained = {"algorithm": made.algorithm, "executor": made.executor, "times_the_plays": made.times_the_plays}
+    return json.loads(json.dumps({**trained, "settings": settings}))
 
 
 def summary(record: Mapping[str, Any]) -> str:
