@@ -194,6 +194,8 @@ def test_a_lowered_update_gives_the_same() -> None:
     lowered, _ = exported(update, params, weights, shapes)
     env, _, _ = world("probe-bandit-v0", 2)
     state = MetaSkillConfig(updates=4, queries=2, plans=2, width=8).initial_state(env, params, jax.random.key(0))
-    after, logs = update(params, weights, state)
-    assert unequal(lowered.call(*bare((params, weights, state))), bare((after, logs))) == []
+    after, logs = jax.jit(update)(params, weights, state)
+    # The two programs may fuse differently: the same but for the last bits.
+    for one, other in zip(lowered.call(*bare((params, weights, state))), bare((after, logs)), strict=True):
+        assert np.allclose(one, other, rtol=1e-4, atol=1e-6)
     assert unequal(bare(after.params), bare(state.params)) != []  # it learned something
