@@ -43,6 +43,7 @@ from jaxmas import evaluation, plots
 from jaxmas.anchors import params_hash
 from jaxmas.catalog import ALGORITHMS, TEMPLATES
 from jaxmas.checkpoints import atomic_write, atomic_write_json, atomic_write_text
+from jaxmas.environments.workflow.params import role_names
 from jaxmas.errors import refuse
 from jaxmas.experiments import compare
 from jaxmas.headroom import World
@@ -51,6 +52,8 @@ from jaxmas.statistics import Estimate, hierarchical_bootstrap, paired_differenc
 from jaxmas.structures import STRUCTURES
 from jaxmas.training import read_log, train
 
+NUM_SKILLS = 4
+"""Of every scenario here."""
 FIRST_SEED = 100
 """Seeds below were used to choose settings."""
 
@@ -545,11 +548,15 @@ def figures(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         ),
     )
     for name, row in methods.items():
-        roles = [key for key in row["curves"] if key.startswith("role_")]
+        roles = {f"role_{index}_reward": role for index, role in enumerate(role_names(NUM_SKILLS))}
         kinds = [f"structure_{kind}" for kind in STRUCTURES if f"structure_{kind}" in row["curves"]]
-        if name not in ("coupled", "stagewise-10"):
+        if name not in ("coupled", "stagewise-10", "coupled-template"):
             continue
-        by_role = {key.removesuffix("_reward"): (plays[name], np.array(row["curves"][key], float)) for key in roles}
+        by_role = {
+            role: (plays[name], np.array(row["curves"][key], float))
+            for key, role in roles.items()
+            if key in row["curves"]
+        }
         yield f"roles_{name}", plots.curves(by_role, "plays", "own reward per decision")
         shares = {key.removeprefix("structure_"): np.array(row["curves"][key]) for key in kinds}
         yield f"structures_{name}", plots.shares(plays[name], shares, "plays", "share of designs")
