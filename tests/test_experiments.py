@@ -165,17 +165,17 @@ def test_nothing_finished_makes_an_empty_table(toy: tuple[Part, Settings]) -> No
 @pytest.mark.slow
 def test_a_small_study_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     settings = Settings(
-        parts=("systems",), only=("meta-skill", "coupled"), seeds=1, plays=24_000, test=32, workers=1,
+        parts=("systems",), only=("meta-skill", "coupled-template"), seeds=1, plays=24_000, test=32, workers=1,
         runs=tmp_path / "runs", out=tmp_path / "out",
     )  # fmt: skip
     frozen_ceiling.main(settings)
     table = tmp_path / "out" / "frozen_ceiling_systems.md"
     first = table.read_text()
-    assert "| coupled | 1 |" in first
-    test = next((tmp_path / "runs").glob("*/coupled/*/test.json"))
+    assert "| coupled-template | 1 |" in first
+    test = next((tmp_path / "runs").glob("*/coupled-template/*/test.json"))
     played = test.read_text()
     test.unlink()
-    frozen_ceiling.record_of("systems", "coupled", settings).unlink()
+    frozen_ceiling.record_of("systems", "coupled-template", settings).unlink()
     frozen_ceiling.main(settings)
     assert test.read_text() == played
     assert table.read_text() == first
