@@ -45,7 +45,7 @@ class IPPOConfig:
     updates: int = 200
     queries: int = 128
     """Queries per update."""
-    capacity: int = 48
+    capacity: int = 16
     """Decisions (with ``gru``: agents) per query that are learned from, on average over the update."""
     agent_weight: float = 0.5
     """Share of an agent's own reward in what it learns from; the rest is the team's."""

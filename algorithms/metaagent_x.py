@@ -101,7 +101,7 @@ class MetaAgentXConfig:
     executor_layers: int = 2
     per_role: bool = False
     """Train one executor network per role."""
-    capacity: int = 32
+    capacity: int = 16
     """Decisions (with ``gru``: agents) per play that executors learn from, on average over the update."""
     warm_start: int = 200
     """Supervised steps of the designer before the first update."""

@@ -88,9 +88,13 @@ class Part:
     """Play every trained system with its specialists' roles swapped, too."""
 
 
+CAPACITY = 32
+"""Rows per play: more than there are decisions, so that no system learns from fewer than all of its own."""
+
+
 def co_trained(mode: str, executor: str = "frozen-90", **settings: Any) -> System:
     """Return MetaAgent-X in one of its modes."""
-    return System("metaagent-x", {"mode": mode, **settings}, executor)
+    return System("metaagent-x", {"mode": mode, "capacity": CAPACITY, **settings}, executor)
 
 
 def on_templates(mode: str, executor: str = "frozen-90", **settings: Any) -> System:
