@@ -124,6 +124,16 @@ SYSTEMS = {
     "coupled-template-outcome-only": on_templates("coupled", agent_weight=0.0),
     "stagewise-10-template-as-published": on_templates("stagewise", agent_weight=0.0, advantage="group"),
 }
+DRAWN = (
+    "meta-skill",
+    "designer-only",
+    "executor-only-best-strategy",
+    "coupled",
+    "stagewise-10",
+    "coupled-template",
+    "stagewise-10-template",
+)
+"""Systems whose learning curves are drawn; all of a part that has none of them."""
 LEVELS = ("frozen-60", "frozen-75", "frozen-90", "frozen-98")
 NARROW = {"plans_by": "strategy:roles-by-skill", "width": 8, "layers": 1, "agent_weight": 1.0, "learning_rate": 1e-2}
 """Executors too small to know every skill, from scratch, under a strategy that gives every subtask its specialist."""
@@ -548,11 +558,12 @@ def figures(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     methods = result["methods"]
     if not methods:
         return
+    drawn = [name for name in DRAWN if name in methods] or list(methods)
     plays = {name: np.array(row["curves"]["plays"]) for name, row in methods.items()}
     yield (
         "curves",
         plots.curves(
-            {name: (plays[name], np.array(row["curves"]["success"], float)) for name, row in methods.items()},
+            {name: (plays[name], np.array(methods[name]["curves"]["success"], float)) for name in drawn},
             "plays",
             "success",
         ),
