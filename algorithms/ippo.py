@@ -21,7 +21,7 @@ from jaxmas.errors import refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
 from jaxmas.groups import GroupSizes, play_groups
 from jaxmas.learning import clipped_surrogate, falling_adam, linear
-from jaxmas.logs import of_decisions, of_plays
+from jaxmas.logs import log_decisions, log_plays
 from jaxmas.networks import TeamEncoder
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS
@@ -209,7 +209,7 @@ def update(
     entropy_weight = linear(config.entropy, config.final_entropy, state.update / config.updates)
     loss = functools.partial(_loss, config, executor, critic, teams, entropy_weight)
     (weights, moments), learned = _epochs(config, loss, (state.params, state.optimiser), batch, batch_key)
-    logs = of_plays(steps, jnp.sum(steps.reward, axis=-1)) | learned | of_decisions(decisions, env)
+    logs = log_plays(steps, jnp.sum(steps.reward, axis=-1)) | learned | log_decisions(decisions, env)
     return TrainState(weights, moments, key, state.update + 1), logs
 
 

@@ -24,7 +24,7 @@ from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import refuse
 from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
 from jaxmas.learning import against_the_others, clipped_surrogate, descend, falling_adam, gae, linear
-from jaxmas.logs import of_plays
+from jaxmas.logs import log_plays
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
 from jaxmas.rollout import MetaStep, Policies
@@ -143,7 +143,7 @@ def update(
     weights, moments, learned = learn(
         config, policy, state, steps, linear(config.entropy, config.final_entropy, progress), batch_key
     )
-    logs = of_plays(steps, jnp.sum(steps.reward, axis=-1)) | learned
+    logs = log_plays(steps, jnp.sum(steps.reward, axis=-1)) | learned
     return TrainState(weights, moments, key, state.update + 1), logs
 
 

@@ -40,7 +40,7 @@ from jaxmas.learning import (
     kl_estimate,
     linear,
 )
-from jaxmas.logs import of_decisions, of_designs, of_plays
+from jaxmas.logs import log_decisions, log_designs, log_plays
 from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
@@ -222,7 +222,7 @@ def update(
     )
     decisions = merge(parts)
     earned, valid = returns(steps), valid_designs(steps)
-    decisions = of_valid(decisions, valid)
+    decisions = decisions_under(decisions, valid)
     of_designer, of_executor = credit(config, earned, valid)
     progress = state.update / config.updates
     learners = {
@@ -232,7 +232,7 @@ def update(
     if config.plans_by:
         del learners["designer"]
     after, logs = _take_turns(config, state, turns(config, state.update), learners)
-    logs |= of_plays(steps, earned) | of_designs(steps, earned, valid) | of_decisions(decisions, env)
+    logs |= log_plays(steps, earned) | log_designs(steps, earned, valid) | log_decisions(decisions, env)
     return dataclasses.replace(after, key=key, update=state.update + 1), logs
 
 
@@ -243,8 +243,8 @@ def valid_designs(steps: MetaStep) -> Bool[Array, "queries designs"]:
     return jnp.all(steps.info["valid"] | (steps.steps == 0), axis=(2, 3))
 
 
-def of_valid(decisions: Decisions, valid: Bool[Array, "queries designs"]) -> Decisions:
-    """Leave out the decisions under invalid designs."""
+def decisions_under(decisions: Decisions, valid: Bool[Array, "queries designs"]) -> Decisions:
+    """Return the decisions under valid designs only."""
     rows = decisions.rows
     executions = decisions.rewards.team.shape[2]
     acting = rows.acting & valid.reshape(-1)[rows.episode // executions]

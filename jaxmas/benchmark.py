@@ -28,7 +28,7 @@ from jaxmas.errors import JaxmasError, refuse
 from jaxmas.groups import GroupSizes, play_groups
 from jaxmas.headroom import World
 from jaxmas.rollout import MetaStep, Policies, begin, play_on
-from jaxmas.training import first_state
+from jaxmas.training import first_state, run_up_to
 from jaxmas.types import MetaPolicy
 
 TEAM_STRATEGY = "roles-by-skill-voting"
@@ -131,18 +131,18 @@ def _compile(arguments: tuple, episodes: Any, settings: BenchSettings) -> tuple[
     run = functools.partial(_play, env, meta, executor)
     keys = jax.block_until_ready(_keys(settings, 0))
     try:
-        return _compiled(jax.jit(run, donate_argnums=2), params, executor_params, episodes, keys)
+        return _compiled(jax.jit(run, donate_argnums=2).lower, params, executor_params, episodes, keys)
     except jax.errors.JaxRuntimeError as error:
         raise JaxmasError(f"bench: {str(error).splitlines()[0]}; try a smaller --num-envs") from error
 
 
-def _compiled(function: Any, *arguments: Any) -> tuple[Any, float, float]:
-    """Trace, lower and compile; a program out of a cache took no time to compile, so that none is used."""
+def _compiled(lower: Any, *arguments: Any) -> tuple[Any, float, float]:
+    """Compile what ``lower`` traces; a program out of a cache took no time to compile, so that none is used."""
     cached = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         cpu, wall = time.process_time(), time.perf_counter()
-        compiled = function.lower(*arguments).compile()
+        compiled = lower(*arguments).compile()
         return compiled, time.process_time() - cpu, time.perf_counter() - wall
     finally:
         jax.config.update("jax_enable_compilation_cache", cached)
@@ -200,16 +200,12 @@ def measure_training(world: World, config: Any, start: Policies, *, repeats: int
     refuse(repeats < 1, f"bench: repeats is {repeats}; it has to be at least 1")
     env, params = world.env, world.params
     state = first_state(config, env, params, jax.random.key(seed), start)
-
-    @jax.jit
-    def train(params, start, state):
-        return jax.lax.scan(lambda state, _: config.update(env, params, start, state), state, None, UPDATES)
-
-    compiled, compile_cpu, compile_wall = _compiled(train, params, start, state)
+    train = functools.partial(run_up_to.lower, config, env, most=UPDATES)
+    compiled, compile_cpu, compile_wall = _compiled(train, params, start, state, UPDATES)
     whole, live = [], []
     for _ in range(repeats + 1):
         began = time.process_time(), time.perf_counter()
-        state, logs = jax.block_until_ready(compiled(params, start, state))
+        state, logs = jax.block_until_ready(compiled(params, start, state, UPDATES))
         whole.append(_since(began))
         live.append(float(jnp.sum(logs["steps"])))
     cpu, wall = (statistics.median(times) / UPDATES for times in zip(*whole[1:], strict=True))

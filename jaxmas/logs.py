@@ -10,13 +10,13 @@ from jaxmas.structures import STRUCTURES, structure
 from jaxmas.types import Environment
 
 
-def of_plays(steps: MetaStep, earned: Float[Array, "*groups"]) -> dict[str, Array]:
+def log_plays(steps: MetaStep, earned: Float[Array, "*groups"]) -> dict[str, Array]:
     """Return the mean reward, the mean of the environment's metrics at the end, and the steps that were played."""
     final = {name: jnp.mean(values[..., -1]) for name, values in steps.metrics.items()}
     return {"reward": jnp.mean(earned), **final, "steps": jnp.sum(steps.steps)}
 
 
-def of_decisions(decisions: Decisions, env: Environment) -> dict[str, Array]:
+def log_decisions(decisions: Decisions, env: Environment) -> dict[str, Array]:
     """Return what agents' own decisions earned on average by role, and the share of decisions that is learned from.
 
     The mean of a role that nobody had is NaN.
@@ -31,7 +31,7 @@ def of_decisions(decisions: Decisions, env: Environment) -> dict[str, Array]:
     return {**by_role, "kept": jnp.sum(rows.acting) / jnp.maximum(decisions.count, 1)}
 
 
-def of_designs(
+def log_designs(
     steps: MetaStep, earned: Float[Array, "queries designs executions"], valid: Bool[Array, "queries designs"]
 ) -> dict[str, Array]:
     """Return where the rewards vary, what the designs look like, and how many are invalid."""

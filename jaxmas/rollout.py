@@ -112,9 +112,9 @@ def play_interval(
     """Plan once, then let the executors act until the next plan boundary.
 
     With ``keep_steps`` every executor step is returned as well, stacked over time. A ``plan_key`` of its own lets
-    several plans of one query meet the same chance otherwise, with ``own_actions`` all but that of the executors'
-    draws. A ``limit`` that is the same for all episodes played
-    side by side says after how many steps each of them is over: the steps beyond are not computed, and kept as zeros.
+    several plans of one query meet the same chance otherwise; with ``own_actions`` the executors' draws are the plan's
+    own, too. A ``limit`` that is the same for all episodes played side by side says after how many steps each of them
+    is over: the steps beyond are not computed, and kept as zeros.
     """
     own_key, coordinate_key, sample_key, step_key = jax.random.split(key, 4)
     chance = own_key if plan_key is None else plan_key

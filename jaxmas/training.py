@@ -124,13 +124,14 @@ def run_updates(
     logs = []
     for begun in range(0, updates, CHUNK):
         count = min(CHUNK, updates - begun)
-        state, chunk = _run_up_to(config, env, params, start, state, count, CHUNK)
+        state, chunk = run_up_to(config, env, params, start, state, count, CHUNK)
         logs.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf[:count]), chunk))
     return state, jax.tree.map(lambda *parts: np.concatenate(parts), *logs)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "env", "most"))
-def _run_up_to(config: Algorithm, env: Environment, params: Any, start: Policies, state: Any, updates: Any, most: int):
+def run_up_to(config: Algorithm, env: Environment, params: Any, start: Policies, state: Any, updates: Any, most: int):
+    """Run ``updates`` of at ``most`` so many: the compiled program that training repeats."""
     # Traced once, though its result's shape is asked for before.
     step = jax.jit(lambda state, _: config.update(env, params, start, state))
     return scan_up_to(step, state, jnp.arange(most), updates)

@@ -15,8 +15,11 @@ import tyro
 import jaxmas
 from jaxmas.checkpoints import atomic_write, atomic_write_json
 from jaxmas.errors import JaxmasError
-from jaxmas.experiments import frozen_ceiling, meta_skill_study
-from jaxmas.experiments.frozen_ceiling import PARTS, Part, Settings, SwappedRoles, System
+from jaxmas.experiments import meta_skill_study
+from jaxmas.experiments.frozen_ceiling import run, tables
+from jaxmas.experiments.frozen_ceiling.__main__ import main
+from jaxmas.experiments.frozen_ceiling.run import Settings, SwappedRoles
+from jaxmas.experiments.frozen_ceiling.systems import PARTS, Part, System
 from jaxmas.headroom import World
 from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import TEMPLATES
@@ -41,10 +44,10 @@ def test_the_command_of_a_study_gives_its_settings(settings: meta_skill_study.Se
 )
 def test_the_command_of_a_part_gives_its_settings(settings: Settings) -> None:
     for name in settings.parts:
-        words = shlex.split(frozen_ceiling.command(settings, name))
+        words = shlex.split(tables.command(settings, name))
         assert words[:3] == ["python", "-m", "jaxmas.experiments.frozen_ceiling"]
         assert tyro.cli(Settings, args=words[3:]) == dataclasses.replace(settings, parts=(name,))
-    small = shlex.split(frozen_ceiling.command(Settings(small=True), "systems"))
+    small = shlex.split(tables.command(Settings(small=True), "systems"))
     assert tyro.cli(Settings, args=small[3:]).small
 
 
@@ -55,7 +58,7 @@ def test_systems_are_given_the_same_plays() -> None:
         for system, made in part.systems.items():
             anyone = {"plans_by": "strategy:chain"} if "plans_by" in made.settings else {}
             named = dataclasses.replace(made, settings={**made.settings, **anyone})
-            config = frozen_ceiling.config_of(named, world, part.plays)
+            config = run.config_of(named, world, part.plays)
             sizes, played = config.sizes, 0
             if made.algorithm == "metaagent-x" and not config.plans_by:
                 played += config.warm_queries * len(TEMPLATES["workflow"].rows)
@@ -66,18 +69,18 @@ def test_systems_are_given_the_same_plays() -> None:
 
 def test_a_world_that_has_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     changed = dataclasses.replace(PARTS["systems"], params="0")
-    monkeypatch.setitem(frozen_ceiling.PARTS, "systems", changed)
+    monkeypatch.setitem(PARTS, "systems", changed)
     with pytest.raises(JaxmasError, match="has changed since the study was written"):
-        frozen_ceiling.run_system("systems", "meta-skill", Settings())
+        run.run_system("systems", "meta-skill", Settings())
     with pytest.raises(JaxmasError, match="unknown part 'sytems'"):
-        frozen_ceiling.main(Settings(parts=("sytems",)))
+        main(Settings(parts=("sytems",)))
     with pytest.raises(JaxmasError, match="crowd has no system coupeld; its systems are meta-skill"):
-        frozen_ceiling.main(Settings(parts=("crowd",), only=("coupeld",)))
+        main(Settings(parts=("crowd",), only=("coupeld",)))
     made = System("metaagent-x", {})
     env, params = jaxmas.make("workflow-mixed-v0")
     world = World(env, params, *jaxmas.load_executor("frozen-90", env, params))
     with pytest.raises(JaxmasError, match="3000 plays are too few"):
-        frozen_ceiling.config_of(made, world, 3000)
+        run.config_of(made, world, 3000)
 
 
 def test_swapped_roles() -> None:
@@ -106,7 +109,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Part, Settings
         reference="a",
     )
     part = dataclasses.replace(part, swap_roles=True)
-    monkeypatch.setitem(frozen_ceiling.PARTS, "toy", part)
+    monkeypatch.setitem(PARTS, "toy", part)
     settings = Settings(parts=("toy",), test=4, runs=tmp_path / "runs", out=tmp_path / "out")
     log = [
         {"update": 20, "plays": 40, "steps": 3.0, "success": 0.0, "seconds": 1.0, "role_0_reward": 0.5},
@@ -117,17 +120,17 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Part, Settings
         played = [{"success": row, "reward": row, "cost": [0.5] * 4} for row in seeds]
         runs = [{"trained": row, "swapped": {**row, "success": [0] * 4}, "log": log} for row in played]
         made_by = {"commit": f"commit-{system[0]}", "device": "cpu"}
-        described = frozen_ceiling.described(part.systems[system])
-        record = {**frozen_ceiling.sizes(part, settings), "system": described, "provenance": made_by, "runs": runs}
-        file = frozen_ceiling.record_of("toy", system, settings)
+        described = run.described(part.systems[system])
+        record = {**run.sizes(part, settings), "system": described, "provenance": made_by, "runs": runs}
+        file = run.record_of("toy", system, settings)
         atomic_write(file, gzip.compress(json.dumps(record).encode()))
-    baselines = {**frozen_ceiling.sizes(part, settings), "rows": {}}
+    baselines = {**run.sizes(part, settings), "rows": {}}
     atomic_write_json(file.parent / "baselines.json", baselines)
     return part, settings
 
 
 def test_what_a_table_counts(toy: tuple[Part, Settings]) -> None:
-    result = frozen_ceiling.collate("toy", *toy)
+    result = tables.collate("toy", *toy)
     a, b = result["methods"]["a"], result["methods"]["b, c"]
     assert a["success"]["mean"] == 0.25 and b["success"]["mean"] == 0.75
     assert b["per_seed"] == [1.0, 0.5]
@@ -137,28 +140,28 @@ def test_what_a_table_counts(toy: tuple[Part, Settings]) -> None:
     assert b["lost_by_swapping"]["mean"] == -0.75
     assert a["curves"]["success"] == [0.0, None]
     assert b["reward_lift"]["mean"] == 0.5
-    text = frozen_ceiling.markdown(result)
+    text = tables.markdown(result)
     assert "| b, c | 2 | 0.750" in text and "+200.0 [" in text
     assert "commit-a on cpu, commit-b on cpu" in text
 
 
 def test_a_finished_system_is_not_run_again(toy: tuple[Part, Settings]) -> None:
     part, settings = toy
-    assert "0.750" in frozen_ceiling.run_system("toy", "b, c", settings)
-    one = frozen_ceiling.kept("toy", dataclasses.replace(part, seeds=1), "a", settings)
+    assert "0.750" in run.run_system("toy", "b, c", settings)
+    one = run.kept("toy", dataclasses.replace(part, seeds=1), "a", settings)
     assert one is not None and len(one["runs"]) == 1
-    assert frozen_ceiling.kept("toy", dataclasses.replace(part, plays=50), "a", settings) is None
-    assert frozen_ceiling.kept("toy", dataclasses.replace(part, params="other"), "a", settings) is None
-    assert frozen_ceiling.kept("toy", part, "a", dataclasses.replace(settings, test=5)) is None
+    assert run.kept("toy", dataclasses.replace(part, plays=50), "a", settings) is None
+    assert run.kept("toy", dataclasses.replace(part, params="other"), "a", settings) is None
+    assert run.kept("toy", part, "a", dataclasses.replace(settings, test=5)) is None
     other = dataclasses.replace(part, systems={"a": System("meta-skill", {"queries": 5})})
-    assert frozen_ceiling.kept("toy", other, "a", settings) is None
+    assert run.kept("toy", other, "a", settings) is None
 
 
 def test_nothing_finished_makes_an_empty_table(toy: tuple[Part, Settings]) -> None:
     part, settings = toy
     for system in part.systems:
-        frozen_ceiling.record_of("toy", system, settings).unlink()
-    frozen_ceiling.write("toy", part, settings)
+        run.record_of("toy", system, settings).unlink()
+    tables.write("toy", part, settings)
     assert "| system |" in (settings.out / "frozen_ceiling_toy.md").read_text()
 
 
@@ -168,14 +171,14 @@ def test_a_small_study_goes_on_where_it_was_cut(tmp_path: Path) -> None:
         parts=("systems",), only=("meta-skill", "coupled-template"), seeds=1, plays=24_000, test=32, workers=1,
         runs=tmp_path / "runs", out=tmp_path / "out",
     )  # fmt: skip
-    frozen_ceiling.main(settings)
+    main(settings)
     table = tmp_path / "out" / "frozen_ceiling_systems.md"
     first = table.read_text()
     assert "| coupled-template | 1 |" in first
     test = next((tmp_path / "runs").glob("*/coupled-template/*/test.json"))
     played = test.read_text()
     test.unlink()
-    frozen_ceiling.record_of("systems", "coupled-template", settings).unlink()
-    frozen_ceiling.main(settings)
+    run.record_of("systems", "coupled-template", settings).unlink()
+    main(settings)
     assert test.read_text() == played
     assert table.read_text() == first

@@ -16,6 +16,7 @@ from jaxmas.algorithms.meta_skill import MetaSkillConfig
 from jaxmas.catalog import ALGORITHMS, SCENARIOS, TEMPLATES
 from jaxmas.policies import TemplatePolicy
 from jaxmas.rollout import Policies, begin, play_query
+from jaxmas.training import run_up_to
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -153,7 +154,7 @@ def updating(name: str, executor_name: str, **settings: Any):
 
     def update(params, weights, state):
         start = Policies(TemplatePolicy(env), None, executor, weights)
-        return config.update(env, params, start, state)
+        return run_up_to(config, env, params, start, state, 1, 1)
 
     return update, (params, weights, state)
 
@@ -186,7 +187,7 @@ def test_training_of_executors_lowers_for_every_platform(algorithm: str, setting
     config: Any = ALGORITHMS[algorithm](updates=4, queries=4, capacity=4, width=8, **settings)
     start = Policies(TemplatePolicy(env, (0,)), None, *jaxmas.load_executor("untrained", env, params))
     state = jax.eval_shape(lambda key: config.initial_state(env, params, key, start), jax.random.key(0))
-    check(exported(lambda params, state: config.update(env, params, start, state), params, state)[0])
+    check(exported(lambda params, state: run_up_to(config, env, params, start, state, 1, 1), params, state)[0])
 
 
 def test_a_lowered_update_gives_the_same() -> None:
@@ -194,8 +195,11 @@ def test_a_lowered_update_gives_the_same() -> None:
     lowered, _ = exported(update, params, weights, shapes)
     env, _, _ = world("probe-bandit-v0", 2)
     state = MetaSkillConfig(updates=4, queries=2, plans=2, width=8).initial_state(env, params, jax.random.key(0))
-    after, logs = jax.jit(update)(params, weights, state)
-    # The two programs may fuse differently: the same but for the last bits.
+    after, logs = update(params, weights, state)
+    # Two programs, which the quick compiler of the tests need not fuse alike: the same but for the last bits.
     for one, other in zip(lowered.call(*bare((params, weights, state))), bare((after, logs)), strict=True):
-        assert np.allclose(one, other, rtol=1e-4, atol=1e-6)
+        if one.dtype == jnp.float32:
+            np.testing.assert_array_max_ulp(np.asarray(one), np.asarray(other), maxulp=8)
+        else:
+            assert np.array_equal(one, other)
     assert unequal(bare(after.params), bare(state.params)) != []  # it learned something

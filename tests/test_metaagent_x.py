@@ -14,9 +14,9 @@ import jaxmas
 from jaxmas.algorithms.metaagent_x import (
     MetaAgentXConfig,
     credit,
+    decisions_under,
     designer_rewards,
     learn_executor,
-    of_valid,
     optimisers,
     turns,
     valid_designs,
@@ -25,7 +25,7 @@ from jaxmas.decisions import gather, merge, score
 from jaxmas.errors import JaxmasError
 from jaxmas.executors import feature_size
 from jaxmas.groups import play_groups
-from jaxmas.logs import of_designs
+from jaxmas.logs import log_designs
 from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import ALGORITHMS
 from jaxmas.rollout import Policies
@@ -44,6 +44,7 @@ SMALL: dict[str, Any] = {
     "space": "template",
 }
 SIDES = ("designer", "executor")
+COLLECT = functools.partial(gather, capacity=8, recurrent=False)
 
 
 def small(**settings: Any) -> MetaAgentXConfig:
@@ -118,9 +119,8 @@ def test_an_executor_follows_the_advantage_of_its_own_execution() -> None:
     state = first_state(config, env, params, jax.random.key(0), start)
     executor = config.network_of(env)
     policies = Policies(TemplatePolicy(env, (0,)), None, executor, state.params["executor"])
-    collect = functools.partial(gather, capacity=8, recurrent=False)
     keys = jax.random.key(1), jax.random.key(2)
-    decisions = merge(play_groups(env, params, policies, *keys, config.sizes, collect=collect)[1])
+    decisions = merge(play_groups(env, params, policies, *keys, config.sizes, collect=COLLECT)[1])
     advantage = jnp.array([[[-1.0, -1.0], [3.0, -1.0]]])
     rule = optimisers(config)["executor"]
 
@@ -134,16 +134,19 @@ def test_an_executor_follows_the_advantage_of_its_own_execution() -> None:
     assert by_execution[2] > 0 > sum(by_execution[:2]) + by_execution[3]
 
 
-def test_decisions_under_invalid_designs_are_left_out() -> None:
+def plays_of_one_plan(config: MetaAgentXConfig):
+    """Return a function that plays ``signal-cue`` under one fixed plan for all designs."""
     env, params = jaxmas.make("signal-cue-v0")
-    config = small(queries=2, designs=2, executions=3)
     executor = config.network_of(env)
     weights = executor.initial_params(jax.random.key(0), feature_size(env, params))
     policies = Policies(TemplatePolicy(env, (0,)), None, executor, weights)
-    collect = functools.partial(gather, capacity=8, recurrent=False)
     keys = jax.random.key(1), jax.random.key(2)
-    decisions = merge(play_groups(env, params, policies, *keys, config.sizes, collect=collect)[1])
-    rows = of_valid(decisions, jnp.array([[True, False], [True, True]])).rows
+    return functools.partial(play_groups, env, params, policies, *keys, config.sizes)
+
+
+def test_decisions_under_invalid_designs_are_left_out() -> None:
+    decisions = merge(plays_of_one_plan(small(queries=2, designs=2, executions=3))(collect=COLLECT)[1])
+    rows = decisions_under(decisions, jnp.array([[True, False], [True, True]])).rows
     left_out = decisions.rows.acting & ~rows.acting
     assert set(np.array(rows.episode[left_out])) == {3, 4, 5}  # the second design of the first query
     assert set(np.array(rows.episode[rows.acting])) == {0, 1, 2, *range(6, 12)}
@@ -151,18 +154,20 @@ def test_decisions_under_invalid_designs_are_left_out() -> None:
 
 def test_learning_executors_draw_anew_under_every_design() -> None:
     """One fixed plan as two designs under shared noise: the draws are the same only where nobody learns."""
-    env, params = jaxmas.make("signal-cue-v0")
-    config = small(queries=8, designs=2, executions=2)
-    executor = config.network_of(env)
-    weights = executor.initial_params(jax.random.key(0), feature_size(env, params))
-    policies = Policies(TemplatePolicy(env, (0,)), None, executor, weights)
-    keys = jax.random.key(1), jax.random.key(2)
-    collect = functools.partial(gather, capacity=8, recurrent=False)
-    alone = play_groups(env, params, policies, *keys, config.sizes)[0].reward
-    learning = play_groups(env, params, policies, *keys, config.sizes, collect=collect)[0].reward
+    play = plays_of_one_plan(small(queries=8, designs=2, executions=2))
+    alone, learning = play()[0].reward, play(collect=COLLECT)[0].reward
     assert (alone[:, 0] == alone[:, 1]).all()
     assert (learning[:, 0] != learning[:, 1]).any()
     assert (learning[:, :, 0] != learning[:, :, 1]).any()
+
+
+def test_designs_of_a_strategy_share_nothing() -> None:
+    """Who plans by a fixed rule makes the same design again: what varies is chance, so that all of it has to."""
+    shared = small(queries=8, designs=2, executions=2)
+    by_strategy = dataclasses.replace(shared, mode="executor-only", plans_by="strategy:random")
+    for config, same in ((shared, True), (by_strategy, False)):
+        reward = plays_of_one_plan(config)()[0].reward
+        assert (reward[:, 0] == reward[:, 1]).all() == same
 
 
 def test_where_the_rewards_vary_by_hand() -> None:
@@ -173,7 +178,7 @@ def test_where_the_rewards_vary_by_hand() -> None:
     sizes = dataclasses.replace(config.sizes, queries=2, designs=2, executions=2)
     steps, _ = play_groups(env, params, policies, jax.random.key(0), jax.random.key(1), sizes)
     assert valid_designs(steps).all() and valid_designs(steps).shape == (2, 2)
-    told = of_designs(steps, EARNED, jnp.array([[True, False], [True, True]]))
+    told = log_designs(steps, EARNED, jnp.array([[True, False], [True, True]]))
     assert float(told["between_designs"]) == pytest.approx(1 / 16)
     assert float(told["within_designs"]) == pytest.approx(1 / 4 / 4)
     assert float(told["invalid"]) == pytest.approx(1 / 4)
