@@ -7,7 +7,6 @@ that have one role. The file reads in the order of an update: play → advantage
 
 import dataclasses
 import functools
-import math
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -17,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxmas.decisions import Decisions, Rows, advantages, gather, mean_over, merge, score
-from jaxmas.errors import refuse
+from jaxmas.errors import check_numbers, refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
 from jaxmas.groups import GroupSizes, play_groups
 from jaxmas.learning import clipped_surrogate, falling_adam, linear
@@ -63,16 +62,13 @@ class IPPOConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be."""
-        for name in ("width", "layers", "updates", "queries", "capacity", "epochs", "minibatches"):
-            refuse(getattr(self, name) < 1, f"ippo: {name} is {getattr(self, name)}; it has to be at least 1")
-        for name in ("learning_rate", "entropy", "final_entropy", "max_gradient", "value_weight"):
-            value = getattr(self, name)
-            refuse(not 0 <= value < math.inf, f"ippo: {name} is {value}; it has to be a number of at least 0")
-        for name in ("agent_weight", "discount", "trace"):
-            value = getattr(self, name)
-            refuse(not 0 <= value <= 1, f"ippo: {name} is {value}; it has to be a number of 0 to 1")
+        who = "mappo" if self.central else "ippo"
+        check = functools.partial(check_numbers, who, self)
+        check(("width", "layers", "updates", "queries", "capacity", "epochs", "minibatches"), 1)
+        check(("learning_rate", "entropy", "final_entropy", "max_gradient", "clip", "value_weight"), 0)
+        check(("agent_weight", "discount", "trace"), 0, 1)
         rows = self.queries * self.capacity
-        refuse(rows < self.minibatches, f"ippo: {rows} rows do not fill {self.minibatches} minibatches")
+        refuse(rows < self.minibatches, f"{who}: {rows} rows do not fill {self.minibatches} minibatches")
 
     @property
     def sizes(self) -> GroupSizes:

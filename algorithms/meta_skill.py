@@ -12,7 +12,6 @@ The file reads in the order of an update: draw → play → advantages → loss 
 
 import dataclasses
 import functools
-import math
 from typing import Any, Literal
 
 import jax
@@ -21,7 +20,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxmas.design_spaces import LearnedPolicy
-from jaxmas.errors import refuse
+from jaxmas.errors import check_numbers, refuse
 from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
 from jaxmas.learning import against_the_others, clipped_surrogate, descend, falling_adam, gae, linear
 from jaxmas.logs import log_plays
@@ -63,11 +62,10 @@ class MetaSkillConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be."""
-        for name in ("updates", "queries", "plans", "width", "epochs", "minibatches"):
-            refuse(getattr(self, name) < 1, f"meta-skill: {name} is {getattr(self, name)}; it has to be at least 1")
-        for name in ("learning_rate", "entropy", "final_entropy", "max_gradient", "discount", "trace", "value_weight"):
-            value = getattr(self, name)
-            refuse(not 0 <= value < math.inf, f"meta-skill: {name} is {value}; it has to be a number of at least 0")
+        check = functools.partial(check_numbers, "meta-skill", self)
+        check(("updates", "queries", "plans", "width", "epochs", "minibatches"), 1)
+        check(("learning_rate", "entropy", "final_entropy", "max_gradient", "clip", "value_weight"), 0)
+        check(("discount", "trace"), 0, 1)
         refuse(self.learner == "group" and self.plans < 2, "meta-skill: the group learner needs plans of at least 2")
         batch = self.queries * self.plans
         refuse(

@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxmas.decisions import Decisions, gather, mean_over, merge, score
 from jaxmas.design_spaces import LearnedPolicy
-from jaxmas.errors import refuse
+from jaxmas.errors import check_numbers, refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
 from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
 from jaxmas.learning import (
@@ -112,16 +112,12 @@ class MetaAgentXConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be."""
-        at_least_one = ("swap_every", "updates", "queries", "designs", "executions", "epochs", "width", "capacity")
-        for name in (*at_least_one, "executor_width", "executor_layers", "warm_queries"):
-            refuse(getattr(self, name) < 1, f"metaagent-x: {name} is {getattr(self, name)}; it has to be at least 1")
-        rates = ("soft_rate", "designer_rate", "executor_rate", "designer_entropy", "executor_entropy", "kl", "clip")
-        for name in (*rates, "max_gradient", "discount", "warm_start"):
-            value = getattr(self, name)
-            refuse(not 0 <= value < math.inf, f"metaagent-x: {name} is {value}; it has to be a number of at least 0")
-        refuse(
-            not 0 <= self.agent_weight <= 1, f"metaagent-x: agent_weight is {self.agent_weight}; it has to be 0 to 1"
-        )
+        check = functools.partial(check_numbers, "metaagent-x", self)
+        check(("swap_every", "updates", "queries", "designs", "executions", "epochs", "width", "capacity"), 1)
+        check(("executor_width", "executor_layers", "warm_queries"), 1)
+        check(("soft_rate", "designer_rate", "executor_rate", "designer_entropy", "executor_entropy", "kl", "clip"), 0)
+        check(("max_gradient", "warm_start"), 0)
+        check(("discount", "agent_weight"), 0, 1)
         refuse(not math.isfinite(self.invalid_reward), "metaagent-x: invalid_reward has to be a finite number")
         refuse(self.warm_temperature <= 0, "metaagent-x: warm_temperature has to be above 0")
         refuse(

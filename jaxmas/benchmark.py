@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Key
 import jaxmas
 from jaxmas import anchors
 from jaxmas.decisions import gather
-from jaxmas.errors import JaxmasError, refuse
+from jaxmas.errors import JaxmasError, check_numbers, refuse
 from jaxmas.groups import GroupSizes, play_groups
 from jaxmas.headroom import World
 from jaxmas.rollout import MetaStep, Policies, begin, play_on
@@ -51,8 +51,7 @@ class BenchSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that measure nothing."""
-        for name in ("num_envs", "intervals", "repeats"):
-            refuse(getattr(self, name) < 1, f"bench: {name} is {getattr(self, name)}; it has to be at least 1")
+        check_numbers("bench", self, ("num_envs", "intervals", "repeats"), 1)
 
 
 def default_envs(num_agents: int) -> int:

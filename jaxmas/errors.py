@@ -1,6 +1,7 @@
 """The error that a user can mend."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -15,6 +16,14 @@ def refuse(wrong: bool, message: str) -> None:
     """Raise a ``JaxmasError`` where something is wrong."""
     if wrong:
         raise JaxmasError(message)
+
+
+def check_numbers(who: str, settings: object, names: Iterable[str], low: float, high: float = math.inf) -> None:
+    """Raise a ``JaxmasError`` where a setting of one of these names is no finite number from ``low`` to ``high``."""
+    bounds = f"at least {low}" if high == math.inf else f"{low} to {high}"
+    for name in names:
+        value = getattr(settings, name)
+        refuse(not (low <= value <= high and math.isfinite(value)), f"{who}: {name} is {value}; it has to be {bounds}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -163,6 +163,7 @@ def test_own_and_team_reward_are_mixed() -> None:
         ({"entropy": -0.1}, r"entropy is -0\.1"),
         ({"agent_weight": 1.5}, r"agent_weight is 1\.5"),
         ({"discount": float("nan")}, "discount is nan"),
+        ({"clip": -0.1}, "clip is -0.1; it has to be at least 0"),
         ({"queries": 1, "capacity": 3}, "3 rows do not fill 4 minibatches"),
     ],
 )
@@ -217,6 +218,11 @@ def test_a_run_brings_its_executor_and_who_planned(run_dir: Path, capsys: pytest
         assert json.loads(capsys.readouterr().out)["reward"]["mean"] > 0.95
     assert main(["evaluate", "signal-cue-v0", "--policy", "strategy:random", "--episodes", "64", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["reward"]["mean"] < 0.5
+
+
+def test_mappo_speaks_of_itself() -> None:
+    with pytest.raises(JaxmasError, match="mappo: width is 0"):
+        MAPPOConfig(width=0)
 
 
 @pytest.mark.slow
