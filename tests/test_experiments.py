@@ -13,6 +13,7 @@ import pytest
 import tyro
 
 import jaxmas
+from jaxmas.anchors import params_hash
 from jaxmas.checkpoints import atomic_write, atomic_write_json
 from jaxmas.errors import JaxmasError
 from jaxmas.experiments import meta_skill_study
@@ -102,9 +103,9 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Part, Settings
     """Return a part of two systems that are done, two seeds each on four queries."""
     part = Part(
         "probe-bandit-v0",
-        "hash",
-        {"a": System("meta-skill", {}), "b, c": System("meta-skill", {})},
-        100,
+        params_hash(jaxmas.make("probe-bandit-v0")[1]),
+        {"a": System("meta-skill", {}, "act"), "b, c": System("meta-skill", {}, "act")},
+        10_000,
         seeds=2,
         reference="a",
     )
@@ -118,10 +119,13 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Part, Settings
     success = {"a": [[1, 0, 0, 1], [0, 0, 0, 0]], "b, c": [[1, 1, 1, 1], [1, 0, 0, 1]]}
     for system, seeds in success.items():
         played = [{"success": row, "reward": row, "cost": [0.5] * 4} for row in seeds]
-        runs = [{"trained": row, "swapped": {**row, "success": [0] * 4}, "log": log} for row in played]
         made_by = {"commit": f"commit-{system[0]}", "device": "cpu"}
+        runs = [
+            {"provenance": made_by, "trained": row, "swapped": {**row, "success": [0] * 4}, "log": log}
+            for row in played
+        ]
         described = run.described(part.systems[system])
-        record = {**run.sizes(part, settings), "system": described, "provenance": made_by, "runs": runs}
+        record = {**run.sizes(part, settings), "system": described, "runs": runs}
         file = run.record_of("toy", system, settings)
         atomic_write(file, gzip.compress(json.dumps(record).encode()))
     baselines = {**run.sizes(part, settings), "rows": {}}
@@ -153,8 +157,25 @@ def test_a_finished_system_is_not_run_again(toy: tuple[Part, Settings]) -> None:
     assert run.kept("toy", dataclasses.replace(part, plays=50), "a", settings) is None
     assert run.kept("toy", dataclasses.replace(part, params="other"), "a", settings) is None
     assert run.kept("toy", part, "a", dataclasses.replace(settings, test=5)) is None
-    other = dataclasses.replace(part, systems={"a": System("meta-skill", {"queries": 5})})
+    other = dataclasses.replace(part, systems={"a": System("meta-skill", {"queries": 5}, "act")})
     assert run.kept("toy", other, "a", settings) is None
+
+
+def test_more_seeds_add_to_a_finished_system(toy: tuple[Part, Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    part, settings = toy
+    known = run.kept("toy", part, "b, c", settings)
+    assert known is not None
+    trained = []
+
+    def run_seed(folder: Path, *_: Any) -> dict[str, Any]:
+        trained.append(folder.name)
+        return known["runs"][0]
+
+    monkeypatch.setattr(run, "run_seed", run_seed)
+    run.run_system("toy", "b, c", dataclasses.replace(settings, seeds=3))
+    assert trained == ["seed-102"]
+    more = run.kept("toy", dataclasses.replace(part, seeds=3), "b, c", settings)
+    assert more is not None and more["runs"] == [*known["runs"], known["runs"][0]]
 
 
 def test_nothing_finished_makes_an_empty_table(toy: tuple[Part, Settings]) -> None:

@@ -57,7 +57,8 @@ def run_system(name: str, system: str, settings: Settings) -> str:
     """Train and play all seeds of a system, and keep what came out; return a line on it."""
     part = part_of(name, settings)
     record = kept(name, part, system, settings)
-    if record and len(record["runs"]) >= part.seeds:
+    runs = record["runs"] if record else []
+    if record and len(runs) >= part.seeds:
         return f"{summary(record)}, kept in {record_of(name, system, settings)}"
     made = part.systems[system]
     setting = compare.Setting(part.scenario, part.num_agents, executor=made.executor)
@@ -68,10 +69,9 @@ def run_system(name: str, system: str, settings: Settings) -> str:
         f"{part.scenario} has changed since the study was written: parameters {found}, not {part.params}",
     )
     config = config_of(made, world, part.plays)
-    folders = directories(name, part, system, settings)
-    runs = [run_seed(run, part, made, config, world, settings) for run in folders]
-    made_by = read_record(folders[0]).provenance
-    record = {**sizes(part, settings), "system": described(made), "provenance": made_by, "runs": runs}
+    folders = directories(name, part, system, settings)[len(runs) :]
+    runs = runs + [run_seed(run, part, made, config, world, settings) for run in folders]
+    record = {**sizes(part, settings), "system": described(made), "runs": runs}
     data = json.dumps(record, separators=(",", ":")).encode()
     atomic_write(record_of(name, system, settings), gzip.compress(data, mtime=0))
     return summary(record)
@@ -100,7 +100,8 @@ def run_seed(run: Path, part: Part, made: System, config: Any, world: World, set
             swapped = dataclasses.replace(policy, meta=SwappedRoles(policy.meta, len(world.params.tables)))
             played["swapped"] = compare.play(world, swapped, test)
         atomic_write_json(run / "test.json", {key: rounded(outcomes) for key, outcomes in played.items()})
-    return {"seed": seed, "log": read_log(run / "log.jsonl"), **json.loads((run / "test.json").read_text())}
+    played = json.loads((run / "test.json").read_text())
+    return {"seed": seed, "provenance": read_record(run).provenance, "log": read_log(run / "log.jsonl"), **played}
 
 
 def rounded(outcomes: evaluation.Outcomes) -> dict[str, list[float]]:
@@ -115,7 +116,7 @@ def record_of(name: str, system: str, settings: Settings) -> Path:
 
 
 def kept(name: str, part: Part, system: str, settings: Settings) -> dict[str, Any] | None:
-    """Return a finished system, if there is one of these sizes, with as many seeds as the part has."""
+    """Return a finished system, if there is one of these sizes, with no more seeds than the part has."""
     file = record_of(name, system, settings)
     if not file.exists():
         return None

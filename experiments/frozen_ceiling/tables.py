@@ -50,8 +50,9 @@ def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
             "per_seed": values_of(record, "success").mean(axis=1).round(4).tolist(),
             "environment_steps": float(np.mean([sum_of(log, "steps") for log in logs])),
             "seconds": float(np.mean([sum(line["seconds"] for line in log) for log in logs])),
-            "commit": record["provenance"]["commit"],
-            "device": record["provenance"]["device"],
+            "made_by": sorted(
+                {f"{made['commit']} on {made['device']}" for made in (run["provenance"] for run in record["runs"])}
+            ),
             "curves": curves(logs),
         }
         against = part.systems[system].reference or part.reference
@@ -120,7 +121,7 @@ def command(settings: Settings, name: str) -> str:
 def markdown(result: dict[str, Any]) -> str:
     """Return the table for people."""
     agents = f", {result['num_agents']} agents" if result["num_agents"] else ""
-    made = sorted({f"{row['commit']} on {row['device']}" for row in result["methods"].values()})
+    made = sorted({made for row in result["methods"].values() for made in row["made_by"]})
     lines = [
         f"# The frozen-executor ceiling: {result['part']}",
         "",
