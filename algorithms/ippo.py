@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxmas.decisions import Decisions, Rows, advantages, gather, mean_over, merge, score
+from jaxmas.decisions import Decisions, Rows, advantages, collector, mean_over, merge, score
 from jaxmas.errors import check_numbers, refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
 from jaxmas.groups import GroupSizes, play_groups
@@ -45,7 +45,9 @@ class IPPOConfig:
     queries: int = 128
     """Queries per update."""
     capacity: int = 16
-    """Decisions (with ``gru``: agents) per query that are learned from, on average over the update."""
+    """Decisions per query that are learned from, on average over the update."""
+    sequence: int = 4
+    """With ``gru``: decisions of an agent that are learned from, its first so many; an agent takes up room for all."""
     agent_weight: float = 0.5
     """Share of an agent's own reward in what it learns from; the rest is the team's."""
     learning_rate: float = 1e-3
@@ -64,10 +66,10 @@ class IPPOConfig:
         """Refuse settings that cannot be."""
         who = "mappo" if self.central else "ippo"
         check = functools.partial(check_numbers, who, self)
-        check(("width", "layers", "updates", "queries", "capacity", "epochs", "minibatches"), 1)
+        check(("width", "layers", "updates", "queries", "capacity", "sequence", "epochs", "minibatches"), 1)
         check(("learning_rate", "entropy", "final_entropy", "max_gradient", "clip", "value_weight"), 0)
         check(("agent_weight", "discount", "trace"), 0, 1)
-        rows = self.queries * self.capacity
+        rows = self.queries * self.capacity // (self.sequence if self.network == "gru" else 1)
         refuse(rows < self.minibatches, f"{who}: {rows} rows do not fill {self.minibatches} minibatches")
 
     @property
@@ -198,7 +200,7 @@ def update(
         query_key,
         play_key,
         config.sizes,
-        collect=functools.partial(gather, capacity=config.capacity, recurrent=executor.recurrent),
+        collect=collector(config, executor),
     )
     teams, decisions = jax.tree.map(lambda leaf: leaf[:, 0, 0], steps.team), merge(parts)
     batch = _batch(config, critic, state.params["critic"], teams, decisions)

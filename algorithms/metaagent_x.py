@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxmas.decisions import Decisions, gather, mean_over, merge, score
+from jaxmas.decisions import Decisions, collector, mean_over, merge, score
 from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import check_numbers, refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
@@ -102,7 +102,9 @@ class MetaAgentXConfig:
     per_role: bool = False
     """Train one executor network per role."""
     capacity: int = 16
-    """Decisions (with ``gru``: agents) per play that executors learn from, on average over the update."""
+    """Decisions per play that executors learn from, on average over the update."""
+    sequence: int = 4
+    """With ``gru``: decisions of an agent that are learned from, its first so many; an agent takes up room for all."""
     warm_start: int = 200
     """Supervised steps of the designer before the first update."""
     warm_queries: int = 16
@@ -114,7 +116,7 @@ class MetaAgentXConfig:
         """Refuse settings that cannot be."""
         check = functools.partial(check_numbers, "metaagent-x", self)
         check(("swap_every", "updates", "queries", "designs", "executions", "epochs", "width", "capacity"), 1)
-        check(("executor_width", "executor_layers", "warm_queries"), 1)
+        check(("sequence", "executor_width", "executor_layers", "warm_queries"), 1)
         check(("soft_rate", "designer_rate", "executor_rate", "designer_entropy", "executor_entropy", "kl", "clip"), 0)
         check(("max_gradient", "warm_start"), 0)
         check(("discount", "agent_weight"), 0, 1)
@@ -212,9 +214,15 @@ def update(
     policies = Policies(designer, state.params["designer"], executor, state.params["executor"])
     if config.plans_by:
         policies = dataclasses.replace(policies, meta=start.meta, meta_params=start.meta_params)
-    collect = functools.partial(gather, capacity=config.capacity, recurrent=executor.recurrent)
     steps, parts = play_groups(
-        env, params, policies, query_key, play_key, config.sizes, discount=config.discount, collect=collect
+        env,
+        params,
+        policies,
+        query_key,
+        play_key,
+        config.sizes,
+        discount=config.discount,
+        collect=collector(config, executor),
     )
     decisions = merge(parts)
     earned, valid = returns(steps), valid_designs(steps)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Key
 
 import jaxmas
 from jaxmas import anchors
-from jaxmas.decisions import gather
+from jaxmas.decisions import collector
 from jaxmas.errors import JaxmasError, check_numbers, refuse
 from jaxmas.groups import GroupSizes, play_groups
 from jaxmas.headroom import World
@@ -255,7 +255,7 @@ def _rollout_seconds(world: World, config: Any, start: Policies, state: Any, rep
     alone = seconds(None)
     if executor is None:
         return alone, alone
-    return alone, seconds(functools.partial(gather, capacity=config.capacity, recurrent=executor[0].recurrent))
+    return alone, seconds(collector(config, executor[0]))
 
 
 def computed_steps(env: Any, params: Any, sizes: GroupSizes, key: Any, draws: int = 32) -> float:

@@ -1,11 +1,13 @@
 """Decisions: the few steps of a roll-out at which an agent acted, gathered into rows that executors learn from.
 
 Most agents wait most of the time, so a batch of all agents at all steps is mostly padding. A *row* is one decision of a
-feed-forward executor, or the whole episode of one agent of a recurrent one; rows have a time axis either way.
+feed-forward executor, or the first few of one agent's episode for a recurrent one; rows have a time axis either way.
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,25 +52,28 @@ class Decisions:
     rows: Rows
     rewards: Rewards
     count: Int[Array, "*parts"]
-    """Decisions made; those beyond the capacity are in no row, their rewards are."""
+    """Decisions made; those beyond the capacity are in no row, their rewards count."""
 
 
-def gather(steps: ExecutorStep, capacity: int, recurrent: bool) -> Decisions:
+def gather(steps: ExecutorStep, capacity: int, sequence: int | None = None) -> Decisions:
     """Gather decisions of steps ``[queries, designs, executions, boundaries, interval, …]`` into rows.
 
-    ``capacity`` is how many rows there are per episode on average. Where more agents acted than fit, rows are taken at
-    even distances over all of these steps.
+    ``capacity`` is how many decisions there is room for per episode, on average. With ``sequence`` a row holds an
+    agent's first so many, one after another as a recurrent network remembers them; without, each has its own row.
+    Where there are more than fit, rows are taken at even distances over all of these steps.
     """
     groups = steps.live.shape[:3]
     steps = jax.tree.map(lambda leaf: leaf.reshape(math.prod(groups), -1, *leaf.shape[5:]), steps)
     acting = steps.mask & steps.live[..., None]
     episodes, time, agents = acting.shape
-    found, places = _spread(jnp.any(acting, axis=1) if recurrent else acting, capacity * episodes)
-    if recurrent:
-        episode, agent = (jnp.tile(place[:, None], (1, time)) for place in places)
-        step = jnp.tile(jnp.arange(time), (len(episode), 1))
-    else:
+    if sequence is None:
+        found, places = _spread(acting, capacity * episodes)
         episode, step, agent = (place[:, None] for place in places)
+    else:
+        sequence = min(sequence, time)
+        found, places = _spread(jnp.any(acting, axis=1), max(capacity * episodes // sequence, 1))
+        episode, agent = (jnp.tile(place[:, None], (1, sequence)) for place in places)
+        step = jnp.argsort(~acting[episode[:, 0], :, agent[:, 0]], axis=1, stable=True)[:, :sequence]
     at = episode, step, agent
     rows = Rows(
         observation=jax.tree.map(lambda leaf: leaf[at], steps.observation),
@@ -81,6 +86,12 @@ def gather(steps: ExecutorStep, capacity: int, recurrent: bool) -> Decisions:
     )
     rewards = Rewards(steps.reward.reshape(*groups, time), steps.agent_reward.reshape(*groups, time, agents))
     return Decisions(rows, rewards, jnp.sum(acting))
+
+
+def collector(config: Any, executor: Trainable) -> Callable[[ExecutorStep], Decisions]:
+    """Return ``gather`` with an algorithm's settings ``capacity`` and ``sequence``, as its executor needs it."""
+    sequence = config.sequence if executor.recurrent else None
+    return functools.partial(gather, capacity=config.capacity, sequence=sequence)
 
 
 def _spread(flags: Bool[Array, "*axes"], capacity: int) -> tuple[Bool[Array, "places"], tuple[Array, ...]]:

@@ -143,8 +143,8 @@ _stacked = jax.jit(functools.reduce(lambda step, _: jax.vmap(step), range(5), _s
 
 
 @functools.cache
-def gathering(capacity: int, recurrent: bool):
-    return jax.jit(functools.partial(gather, capacity=capacity, recurrent=recurrent))
+def gathering(capacity: int, sequence: int | None = None):
+    return jax.jit(functools.partial(gather, capacity=capacity, sequence=sequence))
 
 
 def check_rows(rows: Rows, decided: np.ndarray, table: dict[str, np.ndarray]) -> None:
@@ -172,7 +172,7 @@ def places(rows: Rows) -> list[tuple[int, int, int]]:
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_every_decision_has_a_row_of_its_own(share: float) -> None:
     steps, decided, table = record(share=share)
-    decisions = gathering(ENOUGH, False)(steps)
+    decisions = gathering(ENOUGH)(steps)
     rows = decisions.rows
     assert rows.action.shape == (PLACES, 1)
     expected = [
@@ -188,21 +188,24 @@ def test_every_decision_has_a_row_of_its_own(share: float) -> None:
     check_rewards(decisions, table)
 
 
+@pytest.mark.parametrize("sequence", [1, 2, TIME, TIME + 3])
 @pytest.mark.parametrize("share", [0.0, 0.15, 1.0])
-def test_every_agent_that_decided_has_its_whole_episode(share: float) -> None:
+def test_every_agent_that_decided_has_its_first_decisions(share: float, sequence: int) -> None:
     steps, decided, table = record(share=share)
-    decisions = gathering(AGENTS, True)(steps)
+    length = min(sequence, TIME)
+    decisions = gathering(AGENTS * length, sequence)(steps)
     rows = decisions.rows
-    assert rows.action.shape == (EPISODES * AGENTS, TIME)
+    assert rows.action.shape == (EPISODES * AGENTS, length)
     row = 0
     for episode in range(EPISODES):
         for agent in range(AGENTS):
-            if decided[episode, :, agent].any():
-                assert rows.acting[row].tolist() == decided[episode, :, agent].tolist()
+            mine = np.flatnonzero(decided[episode, :, agent])[:length]
+            if mine.size:
+                assert rows.acting[row].tolist() == [True] * mine.size + [False] * (length - mine.size)
+                assert rows.step[row, : mine.size].tolist() == mine.tolist()
                 assert (rows.episode[row] == episode).all() and (rows.agent[row] == agent).all()
                 row += 1
     assert not rows.acting[row:].any()
-    assert (rows.step == jnp.arange(TIME)).all()
     assert int(decisions.count) == decided.sum()
     check_rows(rows, decided, table)
     check_rewards(decisions, table)
@@ -211,7 +214,7 @@ def test_every_agent_that_decided_has_its_whole_episode(share: float) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_beyond_the_capacity_decisions_are_taken_at_even_distances(seed: int) -> None:
     steps, decided, table = record(seed, share=0.7)
-    decisions = gathering(2, False)(steps)
+    decisions = gathering(2)(steps)
     rows, count = decisions.rows, int(decided.sum())
     assert count > 2 * EPISODES
     assert rows.acting.all() and rows.action.shape == (2 * EPISODES, 1)
@@ -227,7 +230,7 @@ def test_beyond_the_capacity_decisions_are_taken_at_even_distances(seed: int) ->
 
 def test_beyond_the_capacity_agents_are_taken_at_even_distances() -> None:
     steps, decided, table = record(share=0.9)
-    decisions = gathering(1, True)(steps)
+    decisions = gathering(TIME, TIME)(steps)
     rows, every = decisions.rows, np.argwhere(decided.any(axis=1)).tolist()
     assert len(every) > EPISODES
     found = np.stack([rows.episode[:, 0], rows.agent[:, 0]], axis=1).tolist()
@@ -238,11 +241,11 @@ def test_beyond_the_capacity_agents_are_taken_at_even_distances() -> None:
     check_rewards(decisions, table)
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_parts_are_merged_in_their_order(recurrent: bool) -> None:
+@pytest.mark.parametrize("sequence", [None, 3])
+def test_parts_are_merged_in_their_order(sequence: int | None) -> None:
     """Two parts of three queries each become six; a row of the second part finds its own episode's rewards."""
     records = [record(seed, share=0.5) for seed in (0, 1)]
-    parts = [gathering(AGENTS, recurrent)(steps) for steps, _, _ in records]
+    parts = [gathering(3 * AGENTS, sequence)(steps) for steps, _, _ in records]
     merged = merge(jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts))
     rows, split = merged.rows, len(parts[0].rows.action)
     assert merged.rewards.team.shape == (6, 2, 2, TIME)
@@ -264,19 +267,19 @@ def test_parts_are_merged_in_their_order(recurrent: bool) -> None:
 def test_a_table_holds_each_decision_once_and_no_padding() -> None:
     """The last place of all is where padding points: let it be a decision."""
     steps, _, _ = record(share=1.0)
-    rows = gathering(ENOUGH, False)(steps).rows
+    rows = gathering(ENOUGH)(steps).rows
     assert not rows.acting.all()
     table = np.asarray(as_table(rows, jnp.where(rows.acting, 1.0, jnp.nan), (EPISODES, TIME, AGENTS)))
     assert sorted(places(rows)) == [tuple(place) for place in np.argwhere(table == 1).tolist()]
     assert table.sum() == rows.acting.sum() and table[-1, -1, -1] == 1
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("capacity", [1, 2, ENOUGH])
-def test_advantages_at_rows(recurrent: bool, capacity: int) -> None:
+@pytest.mark.parametrize("sequence", [None, 2, TIME])
+@pytest.mark.parametrize("capacity", [1, 3, ENOUGH])
+def test_advantages_at_rows(sequence: int | None, capacity: int) -> None:
     """Against a loop over each agent's own decisions; those that found no row are as if they had not been made."""
     steps, _, _ = record(5, share=0.5)
-    rows = gathering(capacity, recurrent)(steps).rows
+    rows = gathering(capacity, sequence)(steps).rows
     rng = np.random.default_rng(2)
     values = rng.normal(size=rows.action.shape).astype(np.float32)
     rewards = rng.normal(size=(EPISODES, TIME, AGENTS)).astype(np.float32)
@@ -299,7 +302,7 @@ def test_advantages_at_rows(recurrent: bool, capacity: int) -> None:
 def test_means_are_over_decisions_only(seed: int) -> None:
     rng = np.random.default_rng(seed)
     steps, _, _ = record(seed, share=[0.0, 0.1, 0.5, 1.0][seed])
-    rows = gathering(ENOUGH, seed == 1)(steps).rows
+    rows = gathering(ENOUGH, 2 if seed == 1 else None)(steps).rows
     acting, some = np.asarray(rows.acting), rng.random(rows.action.shape) < 0.3
     values = rng.normal(size=rows.action.shape).astype(np.float32)
     shown = jnp.where(rows.acting, values, jnp.nan)
@@ -317,8 +320,8 @@ def test_means_are_over_decisions_only(seed: int) -> None:
     ("scenario", "network", "capacity"),
     [
         ("signal-cue-v0", MLPExecutor(4, (8,)), 4),
-        ("signal-memory-v0", PerRole(GRUExecutor(2, 8), 2), 2),
-        ("workflow-mixed-v0", GRUExecutor(9, 8), 3),
+        ("signal-memory-v0", PerRole(GRUExecutor(2, 8), 2), 8),
+        ("workflow-mixed-v0", GRUExecutor(9, 8), 12),
     ],
     ids=["mlp", "gru-per-role", "gru-that-waits"],
 )
@@ -329,7 +332,8 @@ def test_rows_score_as_they_were_played(scenario: str, network: Any, capacity: i
     rng = np.random.default_rng(0)
     weights = tree.unflatten([leaf + jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in leaves])
     policies = Policies(RandomPolicy(env), None, network, weights)
-    collect = functools.partial(gather, capacity=capacity, recurrent=network.recurrent)
+    sequence = 4 if network.recurrent else None
+    collect = functools.partial(gather, capacity=capacity, sequence=sequence)
 
     @jax.jit
     def play_and_score(query_key, play_key):

@@ -1,7 +1,6 @@
 """Check IPPO and MAPPO: what can be learned is, what cannot is not, who values what, and runs that go on."""
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from jaxmas.algorithms.ippo import IPPOConfig, MAPPOConfig, critic_of
 from jaxmas.algorithms.ippo import _batch as batch_of
 from jaxmas.checkpoints import Checkpoints
 from jaxmas.cli import main
-from jaxmas.decisions import gather, merge
+from jaxmas.decisions import collector, merge
 from jaxmas.errors import JaxmasError
 from jaxmas.executors import MLPExecutor, feature_size
 from jaxmas.groups import play_groups
@@ -103,7 +102,7 @@ def played(config: IPPOConfig, scenario: str, **options: int):
     critic, executor = critic_of(config, env), config.network_of(env)
     start = starting_policies(config, "untrained", env, params)
     features = feature_size(env, params)
-    collect = functools.partial(gather, capacity=config.capacity, recurrent=executor.recurrent)
+    collect = collector(config, executor)
 
     @jax.jit
     def play(key):

@@ -44,7 +44,7 @@ SMALL: dict[str, Any] = {
     "space": "template",
 }
 SIDES = ("designer", "executor")
-COLLECT = functools.partial(gather, capacity=8, recurrent=False)
+COLLECT = functools.partial(gather, capacity=8)
 
 
 def small(**settings: Any) -> MetaAgentXConfig:

@@ -54,7 +54,8 @@ class Part:
 
 
 CAPACITY = 32
-"""Rows per play: more than there are decisions, so that no system learns from fewer than all of its own."""
+"""Room for decisions per play: on ``workflow-mixed-v0`` for all that are made, whoever designs."""
+CROWD_CAPACITY = 128
 
 
 def co_trained(mode: str, executor: str = "frozen-90", **settings: Any) -> System:
@@ -118,7 +119,11 @@ PARTS = {
     "crowd": Part(
         "workflow-crowd-v0",
         "1b67707c0cede16f",
-        {name: SYSTEMS[name] for name in ("meta-skill", "coupled-template", "stagewise-10-template")},
+        {
+            "meta-skill": System("meta-skill", {}),
+            "coupled-template": on_templates("coupled", capacity=CROWD_CAPACITY),
+            "stagewise-10-template": on_templates("stagewise", capacity=CROWD_CAPACITY),
+        },
         plays=38_400,
         seeds=10,
         num_agents=64,
