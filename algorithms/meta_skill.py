@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import check_numbers, refuse
 from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
-from jaxmas.learning import against_the_others, clipped_surrogate, descend, falling_adam, gae, linear
+from jaxmas.learning import against_the_others, clipped_surrogate, descend, falling_adam, gae, linear, surrogate_loss
 from jaxmas.logs import log_plays
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
@@ -146,19 +146,12 @@ def update(
 
 
 def learn_group(config, policy, state: TrainState, steps: MetaStep, entropy_weight, key) -> tuple[Any, Any, dict]:
-    """Follow the clipped surrogate of each plan's leave-one-out advantage over several epochs of the whole batch.
-
-    With one epoch this is Σ A ∇log π.
-    """
+    """Follow the clipped surrogate of each plan's leave-one-out advantage over several epochs of the whole batch."""
     advantage = jnp.broadcast_to(against_the_others(returns(steps))[..., None], steps.reward.shape)
-    live = steps.steps > 0
-
-    def loss(weights):
-        log_prob, entropy = score_designs(policy, weights, steps)
-        surrogate = clipped_surrogate(log_prob - steps.info["log_prob"], advantage, config.clip)
-        spread = jnp.mean(jnp.where(live, entropy, 0))
-        return jnp.mean(jnp.where(live, surrogate, 0)) - entropy_weight * spread, {"entropy": spread}
-
+    loss = surrogate_loss(
+        lambda weights: score_designs(policy, weights, steps), steps.info["log_prob"], advantage, steps.steps > 0,
+        clip=config.clip, entropy_weight=entropy_weight,
+    )  # fmt: skip
     return descend(loss, optimiser(config), state.params, state.optimiser, config.epochs)
 
 

@@ -26,20 +26,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxmas.decisions import Decisions, collector, mean_over, merge, score
+from jaxmas.decisions import Decisions, at_rows, collector, mean_over, merge, score
 from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import check_numbers, refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
 from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
-from jaxmas.learning import (
-    against_the_others,
-    clipped_surrogate,
-    descend,
-    falling_adam,
-    group_normalised,
-    kl_estimate,
-    linear,
-)
+from jaxmas.learning import against_the_others, descend, falling_adam, group_normalised, linear, surrogate_loss
 from jaxmas.logs import log_decisions, log_designs, log_plays
 from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
@@ -327,21 +319,11 @@ def learn_designer(
         steps = jax.tree.map(lambda leaf: leaf[:, :, :1], steps)  # every execution is of one and the same decision
     advantage = jnp.broadcast_to(advantage[..., None, None], steps.reward.shape)
     steps, advantage = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 1, 3), (steps, advantage))
-    live = steps.steps > 0
-    entropy_weight = linear(config.designer_entropy, 0.1 * config.designer_entropy, progress)
-    near = None if anchor is None else score_designs(designer, anchor, steps)[0]
-
-    def mean(values):
-        return jnp.sum(jnp.where(live, values, 0.0)) / jnp.maximum(jnp.sum(live), 1)
-
-    def loss(weights):
-        log_prob, entropy = score_designs(designer, weights, steps)
-        surrogate = clipped_surrogate(log_prob - steps.info["log_prob"], advantage, config.clip)
-        total = mean(surrogate) - entropy_weight * mean(entropy)
-        if near is not None:
-            total += config.kl * mean(kl_estimate(near - log_prob))
-        return total, {"entropy": mean(entropy)}
-
+    loss = surrogate_loss(
+        lambda weights: score_designs(designer, weights, steps), steps.info["log_prob"], advantage, steps.steps > 0,
+        entropy_weight=linear(config.designer_entropy, 0.1 * config.designer_entropy, progress),
+        clip=config.clip, kl=config.kl, anchor=anchor,
+    )  # fmt: skip
     return descend(loss, optimiser, weights, moments, config.epochs, pace)
 
 
@@ -361,21 +343,15 @@ def learn_executor(
     rows = decisions.rows
     mean = functools.partial(mean_over, rows)
     of_team = advantage.reshape(-1)[rows.episode]
-    own = decisions.rewards.agent.reshape(-1, *decisions.rewards.agent.shape[-2:])[rows.episode, rows.step, rows.agent]
+    own = at_rows(rows, decisions.rewards.agent.reshape(-1, *decisions.rewards.agent.shape[-2:]))
     own = own - mean(own)
     own = own / (jnp.sqrt(mean(own**2)) + 1e-6)
     mixed = (1 - config.agent_weight) * of_team + config.agent_weight * own
-    entropy_weight = linear(config.executor_entropy, 0.1 * config.executor_entropy, progress)
-    near = None if anchor is None else score(executor, anchor, rows)[0]
-
-    def loss(weights):
-        log_prob, entropy = score(executor, weights, rows)
-        log_ratio = jnp.where(rows.acting, log_prob - rows.log_prob, 0.0)
-        total = mean(clipped_surrogate(log_ratio, mixed, config.clip)) - entropy_weight * mean(entropy)
-        if near is not None:
-            total += config.kl * mean(kl_estimate(jnp.where(rows.acting, near - log_prob, 0.0)))
-        return total, {"entropy": mean(entropy)}
-
+    loss = surrogate_loss(
+        lambda weights: score(executor, weights, rows), rows.log_prob, mixed, rows.acting,
+        entropy_weight=linear(config.executor_entropy, 0.1 * config.executor_entropy, progress),
+        clip=config.clip, kl=config.kl, anchor=anchor,
+    )  # fmt: skip
     return descend(loss, optimiser, weights, moments, config.epochs, pace)
 
 

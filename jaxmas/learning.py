@@ -135,6 +135,39 @@ def descend(
     return weights, moments, jax.tree.map(lambda leaf: leaf[0], reports)
 
 
+def surrogate_loss(
+    score: Callable[[Any], tuple[Float[Array, "*b"], Float[Array, "*b"]]],
+    old: Float[Array, "*b"],
+    advantage: Float[Array, "*b"],
+    counts: Bool[Array, "*b"],
+    *,
+    clip: float,
+    entropy_weight: Any = 0.0,
+    kl: float = 0.0,
+    anchor: Any = None,
+) -> Callable[[Any], tuple[Float[Array, ""], dict[str, Array]]]:
+    """Return the loss whose gradient is followed: clipped surrogate − entropy, the mean of the decisions that count.
+
+    ``score`` returns log-probability and entropy under any weights, ``old`` is the former as they were made; with an
+    ``anchor`` the divergence from these weights is paid for by ``kl``. The first step follows Σ A ∇log π.
+    """
+    near = None if anchor is None else score(anchor)[0]
+    number = jnp.maximum(jnp.sum(counts), 1)
+
+    def mean(values):
+        return jnp.sum(jnp.where(counts, values, 0.0)) / number
+
+    def loss(weights):
+        log_prob, entropy = score(weights)
+        total = mean(clipped_surrogate(jnp.where(counts, log_prob - old, 0.0), advantage, clip))
+        total -= entropy_weight * mean(entropy)
+        if near is not None:
+            total += kl * mean(kl_estimate(jnp.where(counts, near - log_prob, 0.0)))
+        return total, {"entropy": mean(entropy)}
+
+    return loss
+
+
 def falling_adam(rate: float, steps: int, max_gradient: float) -> optax.GradientTransformation:
     """Return Adam with clipped gradients and a learning rate that falls to a tenth over ``steps``."""
     schedule = optax.linear_schedule(rate, 0.1 * rate, steps)
