@@ -79,6 +79,7 @@ SYSTEMS = {
     "executor-only-best-strategy": co_trained("executor-only", plans_by=BEST),
     "coupled": co_trained("coupled"),
     "stagewise-10": co_trained("stagewise"),
+    "designer-only-template": on_templates("designer-only"),
     "coupled-template": on_templates("coupled"),
     "coupled-template-3x-plays": replace(on_templates("coupled"), times_the_plays=3, reference="meta-skill-3x-plays"),
     "stagewise-10-template": on_templates("stagewise"),
@@ -121,6 +122,8 @@ PARTS = {
         "1b67707c0cede16f",
         {
             "meta-skill": System("meta-skill", {}),
+            "designer-only-template": on_templates("designer-only", capacity=CROWD_CAPACITY),
+            "executor-only-best-strategy": co_trained("executor-only", plans_by=BEST, capacity=CROWD_CAPACITY),
             "coupled-template": on_templates("coupled", capacity=CROWD_CAPACITY),
             "stagewise-10-template": on_templates("stagewise", capacity=CROWD_CAPACITY),
         },
