@@ -203,3 +203,17 @@ def test_a_small_study_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     main(settings)
     assert test.read_text() == played
     assert table.read_text() == first
+
+
+@pytest.mark.slow
+def test_trained_specialists_lose_by_swapping_their_roles(tmp_path: Path) -> None:
+    """One small network per role becomes a specialist; a shared one is as good at any skill."""
+    settings = Settings(seeds=1, runs=tmp_path / "runs", out=tmp_path / "out")
+    lost = {}
+    for system in ("shared", "per-role"):
+        run.run_system("specialist", system, settings)
+        record = run.kept("specialist", run.part_of("specialist", settings), system, settings)
+        assert record is not None
+        lost[system] = run.values_of(record, "success").mean() - run.values_of(record, "success", "swapped").mean()
+    assert lost["per-role"] > 0.05
+    assert lost["shared"] < 0.03
