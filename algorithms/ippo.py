@@ -153,8 +153,11 @@ class Critic:
         """Return the value of every decision; ``teams`` are ``[episodes, boundaries, …]``."""
         features = rows.observation.features
         if self.central:
-            summarise = jax.vmap(jax.vmap(functools.partial(TeamSummary(self.width).apply, params["team"])))
-            summary = jnp.asarray(summarise(teams))[rows.episode, rows.step // self.interval]
+            place = rows.episode * teams.task_mask.shape[1] + rows.step // self.interval
+            teams = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), teams)
+            summaries = jnp.asarray(jax.vmap(functools.partial(TeamSummary(self.width).apply, params["team"]))(teams))
+            # A product and no index, whose gradient is a slow scatter on CPUs.
+            summary = jax.nn.one_hot(place, len(summaries)) @ summaries
             features = jnp.concatenate([features, summary], axis=-1)
         return self.network.unroll(params["agent"], features, rows.observation.role, rows.acting)[..., 0]
 
