@@ -125,6 +125,10 @@ PARTS = {
             "designer-only-template": on_templates("designer-only", capacity=CROWD_CAPACITY),
             "executor-only-best-strategy": co_trained("executor-only", plans_by=BEST, capacity=CROWD_CAPACITY),
             "coupled-template": on_templates("coupled", capacity=CROWD_CAPACITY),
+            "meta-skill-3x-plays": System("meta-skill", {}, times_the_plays=3),
+            "coupled-template-3x-plays": replace(
+                on_templates("coupled", capacity=CROWD_CAPACITY), times_the_plays=3, reference="meta-skill-3x-plays"
+            ),
             "stagewise-10-template": on_templates("stagewise", capacity=CROWD_CAPACITY),
         },
         plays=38_400,
