@@ -7,6 +7,7 @@ output, everything else to standard error; what a user can mend is one line and 
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import os
 import sys
@@ -138,7 +139,7 @@ class Bench:
     strategy: str | None = None
     """Who plans; the scenario's strongest team strategy by default."""
     train: Annotated[str | None, tyro.conf.arg(metavar="ALGORITHM")] = None
-    """Measure whole updates of an algorithm, with its default settings, instead."""
+    """Measure whole updates of an algorithm instead, with settings as those of jaxmas train."""
     executor: str = "frozen-90"
     """Who does the work."""
     repeats: int = 7
@@ -193,7 +194,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bench": (
         "jaxmas bench workflow-mixed-v0 --num-agents 16",
         "jaxmas bench workflow-crowd-v0 --num-agents 256 --json",
-        "jaxmas bench workflow-mixed-v0 --train metaagent-x",
+        "jaxmas bench workflow-mixed-v0 --train metaagent-x --algo.mode coupled",
     ),
     "demo": ("jaxmas demo", "jaxmas demo --seed 1 --out runs/demo-1"),
 }
@@ -325,13 +326,13 @@ def run_bench(command: Bench) -> dict[str, Any]:
         refuse(
             given, "bench --train takes no --num-envs and no --strategy: the algorithm's settings say what is played"
         )
-        config = ALGORITHMS[command.train]()
+        config = getattr(command, "algo", None) or ALGORITHMS[command.train]()
         start = starting_policies(config, command.executor, world.env, world.params)
         with progress("measuring speed"):
             options = {"repeats": command.repeats, "seed": command.seed}
             measured = benchmark.measure_training(world, config, start, **options)
         described = {"scenario": command.scenario, "algorithm": command.train, "executor": command.executor}
-        return measured | described
+        return measured | described | {"config": dataclasses.asdict(config)}
     if command.strategy is not None:
         policy_of(f"strategy:{command.strategy}", world)
     num_envs = benchmark.default_envs(world.env.num_agents) if command.num_envs is None else command.num_envs
@@ -438,7 +439,9 @@ def _parse(words: list[str]) -> Any:
     named = next((word for word in words if not word.startswith("-")), "")
     refuse(bool(named) and named not in kinds, f"unknown command {named!r}; {did_you_mean(named, kinds)}")
     if words[:1] == ["train"]:
-        kinds["train"] = _train_with_settings(words)
+        kinds["train"] = _with_settings(Train, [word for word in words[1:] if not word.startswith("-")])
+    if words[:1] == ["bench"]:
+        kinds["bench"] = _with_settings(Bench, _given("--train", words))
     choices = [Annotated[kind, tyro.conf.subcommand(name, description=_summary(kind))] for name, kind in kinds.items()]
     union: Any = Union[tuple(choices)]  # noqa: UP007
     said = io.StringIO()
@@ -463,11 +466,16 @@ def _summary(kind: type) -> str:
     return (kind.__doc__ or "").strip().split("\n")[0]
 
 
-def _train_with_settings(words: list[str]) -> type:
-    """Return the train command with the settings of the algorithm that the words name, as ``--algo.…``."""
-    named = [word for word in words[1:] if not word.startswith("-")]
+def _given(option: str, words: list[str]) -> list[str]:
+    """Return the values of an option among the words."""
+    apart = [value for name, value in itertools.pairwise(words) if name == option]
+    return apart + [word.removeprefix(f"{option}=") for word in words if word.startswith(f"{option}=")]
+
+
+def _with_settings(command: type, named: list[str]) -> type:
+    """Return a command with the settings of the algorithm that is among the words, as ``--algo.…``."""
     if not named:
-        return Train
+        return command
     _start_jax()
     from jaxmas.catalog import ALGORITHMS
 
@@ -475,8 +483,8 @@ def _train_with_settings(words: list[str]) -> type:
     # Without any algorithm the first word is what was meant to be one.
     config = ALGORITHMS[name or named[0]]
     field = ("algo", config, dataclasses.field(default_factory=config))
-    kind = dataclasses.make_dataclass("Train", [field], bases=(Train,), frozen=True, kw_only=True)
-    kind.__doc__ = f"Train {name} on a scenario."
+    kind = dataclasses.make_dataclass(command.__name__, [field], bases=(command,), frozen=True, kw_only=True)
+    kind.__doc__ = f"Train {name} on a scenario." if command is Train else command.__doc__
     return kind
 
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import csv
-import dataclasses
-import functools
 import json
 import os
 import signal
@@ -16,7 +14,6 @@ from types import SimpleNamespace
 import pytest
 
 from jaxmas import cli
-from jaxmas.catalog import ALGORITHMS
 from jaxmas.cli import COMMANDS, main
 from jaxmas.progress import progress
 
@@ -136,13 +133,11 @@ def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
     assert "compile" in capsys.readouterr().out
 
 
-def test_bench_of_training(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from jaxmas.algorithms.ippo import IPPOConfig
-
-    small = functools.partial(IPPOConfig, queries=8, width=8, capacity=4)
-    monkeypatch.setitem(ALGORITHMS._entries, "ippo", dataclasses.replace(ALGORITHMS.entry("ippo"), value=small))
-    words = ("bench", "signal-cue-v0", "--executor", "untrained", "--train", "ippo", "--repeats", "1")
+def test_bench_of_training(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ("--algo.queries", "8", "--algo.width", "8", "--algo.capacity", "4")
+    words = ("bench", "signal-cue-v0", "--executor", "untrained", "--train", "ippo", "--repeats", "1", *settings)
     found = answer(capsys, *words)
+    assert found["num_envs"] == 8
     assert found["compile_seconds"] > 0
     assert 0 < found["live_agent_steps_per_cpu_second"] <= found["agent_steps_per_cpu_second"]
     assert found["rollout_share"] > 0 and found["learning_share"] >= 0 and found["gather_share"] >= 0
@@ -210,6 +205,7 @@ BAD = {
     "no environments": (("bench", WORKFLOW, "--num-envs", "0"), "num_envs is 0"),
     "no repeats": (("bench", WORKFLOW, "--repeats", "0"), "repeats is 0"),
     "bench nobody": (("bench", WORKFLOW, "--train", "meta-skil"), "meta-skill"),
+    "bench settings": (("bench", WORKFLOW, "--train=ippo", "--algo.network", "lstm"), "--algo.network"),
     "bench both": (("bench", WORKFLOW, "--train", "ippo", "--num-envs", "4"), "--num-envs"),
     "no updates": (("demo", "--updates", "0"), "updates is 0"),
     "negative seed": (("demo", "--seed", "-1"), "seed is -1"),
