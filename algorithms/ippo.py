@@ -227,7 +227,9 @@ def _batch(
 
 def _epochs(config: IPPOConfig, loss: Any, carry: Any, batch: dict[str, Any], key: PRNGKeyArray) -> tuple[Any, dict]:
     """Take a step for every minibatch of every epoch; rows that are left over sit an epoch out."""
-    size = len(batch["advantage"]) // config.minibatches
+    rows = len(batch["advantage"])
+    size = rows // config.minibatches
+    refuse(size == 0, f"an update has {rows} rows for {config.minibatches} minibatches; raise queries")
 
     def step(carry, part):
         weights, moments = carry

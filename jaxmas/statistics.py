@@ -167,18 +167,19 @@ def paired_difference(
     nothing to do with run i of the other. Where they do share a seed, `hierarchical_bootstrap(a - b)` is sharper.
     A method of one run (a strategy without training) is compared with all runs of the other, whatever the statistic.
     """
-    sides = [_as_runs(a), _as_runs(b)]
-    rows = _stack_queries(sides[0] + sides[1], "paired methods must meet the same queries")
-    if rows.size < 3:
-        raise ValueError("one difference has no interval: give at least two queries or two runs")
-    rng = _generator(num_resamples, seed)
-    means = _resampled_means(rows, num_resamples, rng)
-    point, samples = [], []
-    for side in np.split(np.arange(len(rows)), [len(sides[0])]):
-        across = statistic if side.size > 1 else "mean"
-        point.append(_aggregate(rows[side].mean(axis=1), across))
-        samples.append(_aggregate(_draw_runs(means[:, side], rng), across))
+    point, samples = _paired(a, b, statistic, num_resamples, seed)
     return _estimate(point[0] - point[1], samples[0] - samples[1])
+
+
+def relative_difference(a: Values, b: Values, *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Estimate how much the mean of `a` exceeds that of `b`, as a share of the latter: ā / b̄ − 1.
+
+    Both are resampled as in `paired_difference`: the mean that is divided by is an estimate, too.
+    """
+    point, samples = _paired(a, b, "mean", num_resamples, seed)
+    if min(point[1], samples[1].min()) <= 0:
+        raise ValueError("a relative difference needs a reference whose mean is above 0 in every resample")
+    return _estimate(point[0] / point[1] - 1, samples[0] / samples[1] - 1)
 
 
 def probability_of_improvement(x_runs: Values, y_runs: Values, *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
@@ -318,6 +319,24 @@ def _as_points(cost: Values, success: Values) -> tuple[Floats, Floats]:
     if costs.shape != successes.shape:
         raise ValueError(f"cost and success must have equal lengths, got {costs.size} and {successes.size}")
     return costs, successes
+
+
+def _paired(
+    a: Values, b: Values, statistic: Statistic, num_resamples: int, seed: int
+) -> tuple[list[Floats], list[Floats]]:
+    """Return the statistic of either side, and its resamples over runs and over queries that both share."""
+    sides = [_as_runs(a), _as_runs(b)]
+    rows = _stack_queries(sides[0] + sides[1], "paired methods must meet the same queries")
+    if rows.size < 3:
+        raise ValueError("one difference has no interval: give at least two queries or two runs")
+    rng = _generator(num_resamples, seed)
+    means = _resampled_means(rows, num_resamples, rng)
+    point, samples = [], []
+    for side in np.split(np.arange(len(rows)), [len(sides[0])]):
+        across = statistic if side.size > 1 else "mean"
+        point.append(_aggregate(rows[side].mean(axis=1), across))
+        samples.append(_aggregate(_draw_runs(means[:, side], rng), across))
+    return point, samples
 
 
 def _stack_queries(runs: list[Floats], problem: str) -> Floats:

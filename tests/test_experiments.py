@@ -116,7 +116,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Part, Settings
         {"update": 20, "plays": 40, "steps": 3.0, "success": 0.0, "seconds": 1.0, "role_0_reward": 0.5},
         {"update": 30, "plays": 60, "steps": 6.0, "success": None, "seconds": 2.0, "role_0_reward": 0.7},
     ]
-    success = {"a": [[1, 0, 0, 1], [0, 0, 0, 0]], "b, c": [[1, 1, 1, 1], [1, 0, 0, 1]]}
+    success = {"a": [[1, 1, 1, 1], [1, 1, 1, 1]], "b, c": [[1, 1, 1, 1], [1, 0, 0, 1]]}
     for system, seeds in success.items():
         played = [{"success": row, "reward": row, "cost": [0.5] * 4} for row in seeds]
         made_by = {"commit": f"commit-{system[0]}", "device": "cpu"}
@@ -136,16 +136,16 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Part, Settings
 def test_what_a_table_counts(toy: tuple[Part, Settings]) -> None:
     result = tables.collate("toy", *toy)
     a, b = result["methods"]["a"], result["methods"]["b, c"]
-    assert a["success"]["mean"] == 0.25 and b["success"]["mean"] == 0.75
+    assert a["success"]["mean"] == 1 and b["success"]["mean"] == 0.75
     assert b["per_seed"] == [1.0, 0.5]
-    assert b["lift"]["points"]["mean"] == 0.5 and b["lift"]["relative"][0] == 2.0
+    assert b["lift"]["points"]["mean"] == -0.25 and b["lift"]["relative"][0] == -0.25
     assert "lift" not in a
     assert a["environment_steps"] == 20 * 3 + 10 * 6 and a["seconds"] == 3
     assert b["lost_by_swapping"]["mean"] == -0.75
     assert a["curves"]["success"] == [0.0, None]
-    assert b["reward_lift"]["mean"] == 0.5
+    assert b["reward_lift"]["mean"] == -0.25
     text = tables.markdown(result)
-    assert "| b, c | 2 | 0.750" in text and "+200.0 [" in text
+    assert "| b, c | 2 | 0.750" in text and "-25.0 [" in text
     assert "commit-a on cpu, commit-b on cpu" in text
 
 

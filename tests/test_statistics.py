@@ -23,6 +23,7 @@ from jaxmas.statistics import (
     pareto_front,
     performance_profile,
     probability_of_improvement,
+    relative_difference,
     standard_error,
     stratified_bootstrap,
 )
@@ -509,3 +510,15 @@ def test_front_and_hypervolume_reject_bad_points(cost: list[float], success: lis
         pareto_front(cost, success)
     with pytest.raises(ValueError, match=message):
         hypervolume(cost, success, 10.0)
+
+
+def test_a_relative_difference_knows_that_its_reference_is_an_estimate() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((4, 300)) < chance for chance in (0.6, 0.3))
+    found, points = relative_difference(a, b), paired_difference(a, b)
+    assert found.mean == pytest.approx(a.mean() / b.mean() - 1)
+    width, naive = found.ci95[1] - found.ci95[0], (points.ci95[1] - points.ci95[0]) / b.mean()
+    assert naive < width < 3 * naive
+    assert relative_difference(3 * b, b).ci95[0] < 2 < relative_difference(3 * b, b).ci95[1]
+    with pytest.raises(ValueError, match="above 0"):
+        relative_difference(a, 0 * b)

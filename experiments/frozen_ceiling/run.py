@@ -60,6 +60,10 @@ def run_system(name: str, system: str, settings: Settings) -> str:
     runs = record["runs"] if record else []
     if record and len(runs) >= part.seeds:
         return f"{summary(record)}, kept in {record_of(name, system, settings)}"
+    refuse(
+        record is None and record_of(name, system, settings).exists(),
+        f"{record_of(name, system, settings)} keeps {system} with other sizes or settings; choose another --out",
+    )
     made = part.systems[system]
     setting = compare.Setting(part.scenario, part.num_agents, executor=made.executor)
     world = setting.build()
@@ -82,9 +86,12 @@ def run_seed(run: Path, part: Part, made: System, config: Any, world: World, set
     seed = int(run.name.removeprefix("seed-"))
     done = json.loads((run / "test.json").read_text()) if (run / "test.json").exists() else None
     if done:
+        before = read_record(run)
+        then = before.scenario, before.num_agents, before.algorithm, before.executor, before.params, before.config
+        settings_now = json.loads(json.dumps(dataclasses.asdict(config)))
+        now = part.scenario, world.env.num_agents, made.algorithm, made.executor, part.params, settings_now
         refuse(
-            read_record(run).config != json.loads(json.dumps(dataclasses.asdict(config))),
-            f"{run} was trained with other settings; move it away, or choose another --runs",
+            then != now, f"{run} was trained in another world or with other settings; move it away, or change --runs"
         )
     if done is None or len(done["trained"]["success"]) != settings.test:
         options: dict[str, Any] = {

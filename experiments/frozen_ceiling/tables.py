@@ -1,5 +1,6 @@
 """Write the tables and figures of what is kept."""
 
+import dataclasses
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,8 +12,8 @@ from jaxmas import plots
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.environments.workflow.params import role_names
 from jaxmas.experiments.frozen_ceiling.run import Settings, baselines, estimate, kept, sizes, stem, values_of
-from jaxmas.experiments.frozen_ceiling.systems import Part
-from jaxmas.statistics import Estimate, paired_difference
+from jaxmas.experiments.frozen_ceiling.systems import PARTS, Part
+from jaxmas.statistics import Estimate, paired_difference, relative_difference
 from jaxmas.structures import STRUCTURES
 
 DRAWN = (
@@ -39,6 +40,8 @@ def write(name: str, part: Part, settings: Settings) -> None:
 
 def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
     """Return the table of a part, the learning curves and the histograms of structures over training."""
+    # All seeds that are kept, however few were asked for now.
+    part = dataclasses.replace(part, seeds=max(part.seeds, PARTS[name].seeds))
     found = {system: kept(name, part, system, settings) for system in part.systems}
     records = {system: record for system, record in found.items() if record}
     methods: dict[str, Any] = {}
@@ -81,9 +84,9 @@ def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
 
 def lift(success: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
     """Return how much more success there is than in the reference: in points, and as a share of the reference's."""
-    points = paired_difference(success, reference)
-    base = float(reference.mean())
-    return {"points": points.to_json(), "relative": [value / base for value in (points.mean, *points.ci95)]}
+    relative = relative_difference(success, reference)
+    points = paired_difference(success, reference).to_json()
+    return {"points": points, "relative": [relative.mean, *relative.ci95]}
 
 
 def spans(log: Sequence[Mapping[str, float]]) -> np.ndarray:
