@@ -174,6 +174,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "jaxmas train meta-skill workflow-mixed-v0 --out runs/first",
         "jaxmas train meta-skill workflow-mixed-v0 --out runs/slots --algo.space slots --algo.learner ppo",
         "jaxmas train meta-skill workflow-mixed-v0 --out runs/first --resume",
+        "jaxmas train ippo workflow-mixed-v0 --out runs/ippo --algo.plans-by strategy:roles-by-skill",
+        "jaxmas train metaagent-x workflow-crowd-v0 --num-agents 64 --executor frozen-90 --out runs/together",
     ),
     "evaluate": (
         "jaxmas evaluate workflow-mixed-v0 --policy strategy:roles-by-skill",

@@ -212,7 +212,7 @@ def starting_params(executor: Trainable, start: Executor, params: Any, key: PRNG
         return executor.initial_params(key, features)
     raise JaxmasError(
         f"training cannot go on from {start}: the network to train is {executor}; begin with --executor untrained, or "
-        "with a network of the same shape"
+        "with a network of the same shape, such as frozen-90 with the default sizes"
     )
 
 
