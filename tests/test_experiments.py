@@ -73,6 +73,9 @@ def test_a_world_that_has_changed_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(PARTS, "systems", changed)
     with pytest.raises(JaxmasError, match="has changed since the study was written"):
         run.run_system("systems", "meta-skill", Settings())
+    monkeypatch.undo()
+    with pytest.raises(JaxmasError, match="keeps meta-skill with other sizes or settings; choose another --out"):
+        run.run_system("systems", "meta-skill", Settings(plays=5000))
     with pytest.raises(JaxmasError, match="unknown part 'sytems'"):
         main(Settings(parts=("sytems",)))
     with pytest.raises(JaxmasError, match="crowd has no system coupeld; its systems are meta-skill"):

@@ -60,10 +60,6 @@ def run_system(name: str, system: str, settings: Settings) -> str:
     runs = record["runs"] if record else []
     if record and len(runs) >= part.seeds:
         return f"{summary(record)}, kept in {record_of(name, system, settings)}"
-    refuse(
-        record is None and record_of(name, system, settings).exists(),
-        f"{record_of(name, system, settings)} keeps {system} with other sizes or settings; choose another --out",
-    )
     made = part.systems[system]
     setting = compare.Setting(part.scenario, part.num_agents, executor=made.executor)
     world = setting.build()
@@ -71,6 +67,10 @@ def run_system(name: str, system: str, settings: Settings) -> str:
     refuse(
         found != part.params,
         f"{part.scenario} has changed since the study was written: parameters {found}, not {part.params}",
+    )
+    refuse(
+        record is None and record_of(name, system, settings).exists(),
+        f"{record_of(name, system, settings)} keeps {system} with other sizes or settings; choose another --out",
     )
     config = config_of(made, world, part.plays)
     folders = directories(name, part, system, settings)[len(runs) :]
