@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -201,14 +202,21 @@ def measure_training(world: World, config: Any, start: Policies, *, repeats: int
     state = first_state(config, env, params, jax.random.key(seed), start)
     train = functools.partial(run_up_to.lower, config, env, most=UPDATES)
     compiled, compile_cpu, compile_wall = _compiled(train, params, start, state, UPDATES)
-    whole, live = [], []
-    for _ in range(repeats + 1):
+    rollouts = _rollouts(world, config, start, state)
+    whole, live, played = [], [], {name: [] for name in rollouts}
+    for repeat in range(repeats + 1):
         began = time.process_time(), time.perf_counter()
         state, logs = jax.block_until_ready(compiled(params, start, state, UPDATES))
         whole.append(_since(began))
         live.append(float(jnp.sum(logs["steps"])))
+        # In turn with whole updates, so that a busy moment of the machine weighs on both.
+        keys = jax.block_until_ready(jax.random.split(jax.random.key(repeat), (UPDATES, 2)))
+        for name, run in rollouts.items():
+            began = time.process_time(), time.perf_counter()
+            jax.block_until_ready(run(keys))
+            played[name].append(_since(began)[0] / UPDATES)
     cpu, wall = (statistics.median(times) / UPDATES for times in zip(*whole[1:], strict=True))
-    played, gathered = _rollout_seconds(world, config, start, state, repeats)
+    alone, gathered = (statistics.median(times[1:]) for times in (played["alone"], played["gathered"]))
     steps = computed_steps(env, params, config.sizes, jax.random.key(seed))
     return {
         "compile_seconds": compile_cpu,
@@ -217,9 +225,9 @@ def measure_training(world: World, config: Any, start: Policies, *, repeats: int
         "agent_steps_per_second": steps * env.num_agents / wall,
         "live_agent_steps_per_cpu_second": statistics.median(live[1:]) / UPDATES * env.num_agents / cpu,
         "updates_per_cpu_second": 1 / cpu,
-        "rollout_share": played / cpu,
-        "gather_share": max(gathered - played, 0.0) / cpu,
-        "learning_share": max(cpu - max(gathered, played), 0.0) / cpu,
+        "rollout_share": alone / cpu,
+        "gather_share": max(gathered - alone, 0.0) / cpu,
+        "learning_share": max(cpu - max(gathered, alone), 0.0) / cpu,
         "num_agents": env.num_agents,
         "num_envs": config.sizes.queries * config.sizes.designs * config.sizes.executions,
         "horizon": env.horizon,
@@ -232,8 +240,11 @@ def _since(began: tuple[float, float]) -> tuple[float, float]:
     return time.process_time() - began[0], time.perf_counter() - began[1]
 
 
-def _rollout_seconds(world: World, config: Any, start: Policies, state: Any, repeats: int) -> tuple[float, float]:
-    """Return the CPU-seconds of an update's roll-out: alone, and with the decisions gathered where executors learn."""
+def _rollouts(world: World, config: Any, start: Policies, state: Any) -> dict[str, Callable[[Any], Any]]:
+    """Return what plays the roll-outs of ``UPDATES`` updates: alone, and with the decisions that executors learn from.
+
+    Without executors that learn there is nothing to gather, and the two are one.
+    """
     env, params = world.env, world.params
     designer, executor = config.designer(env, state), config.executor(env, state)
     meta, meta_params = designer if designer else (start.meta, start.meta_params)
@@ -243,19 +254,14 @@ def _rollout_seconds(world: World, config: Any, start: Policies, state: Any, rep
         played = play_groups(env, params, policies, keys[0], keys[1], config.sizes, collect=collect)
         return [jnp.sum(jnp.nan_to_num(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(played)]
 
-    def seconds(collect):
-        run, times = jax.jit(functools.partial(play, collect=collect)), []
-        for repeat in range(repeats + 1):
-            keys = jax.random.split(jax.random.key(repeat))
-            began = time.process_time(), time.perf_counter()
-            jax.block_until_ready(run(params, policies, keys))
-            times.append(_since(began)[0])
-        return statistics.median(times[1:])
+    def run(collect):
+        def every(params, policies, keys):
+            return jax.lax.map(functools.partial(play, params, policies, collect=collect), keys)
 
-    alone = seconds(None)
-    if executor is None:
-        return alone, alone
-    return alone, seconds(collector(config, executor[0]))
+        return functools.partial(jax.jit(every), params, policies)
+
+    alone = run(None)
+    return {"alone": alone, "gathered": alone if executor is None else run(collector(config, executor[0]))}
 
 
 def computed_steps(env: Any, params: Any, sizes: GroupSizes, key: Any, draws: int = 32) -> float:
