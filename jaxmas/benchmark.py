@@ -203,7 +203,8 @@ def measure_training(world: World, config: Any, start: Policies, *, repeats: int
     train = functools.partial(run_up_to.lower, config, env, most=UPDATES)
     compiled, compile_cpu, compile_wall = _compiled(train, params, start, state, UPDATES)
     rollouts = _rollouts(world, config, start, state)
-    whole, live, played = [], [], {name: [] for name in rollouts}
+    whole, live = [], []
+    played: dict[str, list[float]] = {name: [] for name in rollouts}
     for repeat in range(repeats + 1):
         began = time.process_time(), time.perf_counter()
         state, logs = jax.block_until_ready(compiled(params, start, state, UPDATES))

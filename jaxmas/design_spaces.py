@@ -1,8 +1,8 @@
 """Design spaces: how a learned meta-policy expresses a plan.
 
 Every space samples a choice from network outputs, scores it (log-probability and the entropy of the law that it was
-drawn from), and turns it into a plan. Learners need nothing else; ``from_template`` gives supervised starts a choice
-that builds a template.
+drawn from), and turns it into a plan; gradient learners need nothing else. Search needs ``propose``, a random choice,
+and ``vary``, one that is a little different. ``from_template`` gives supervised starts a choice that builds a template.
 """
 
 import dataclasses
@@ -95,6 +95,17 @@ class TemplateSpace:
         """Return the log-probability of a template and the entropy over templates."""
         return _score(outputs, choice), _entropy(outputs)
 
+    def propose(self, key: PRNGKeyArray, team: TeamObservation) -> Int[Array, ""]:
+        """Draw any template."""
+        return jax.random.randint(key, (), 0, len(TEMPLATES[self.env.family].rows))
+
+    def vary(self, key: PRNGKeyArray, choice: Int[Array, ""], team: TeamObservation) -> Int[Array, ""]:
+        """Draw one of the templates that differ from this in the fewest parts."""
+        rows = jnp.array(TEMPLATES[self.env.family].rows)
+        parts = jnp.sum(rows != rows[choice], axis=1)
+        nearest = jnp.min(jnp.where(parts > 0, parts, rows.shape[1] + 1))
+        return jax.random.categorical(key, jnp.where(parts == nearest, 0.0, -jnp.inf))
+
     def valid(self, choice: Int[Array, ""], team: TeamObservation) -> Bool[Array, ""]:
         """Return whether the choice is one: always."""
         return choice >= 0
@@ -184,6 +195,28 @@ class SlotsSpace:
         log_prob = sum((jnp.sum(_score(outputs[name], choice[name])) for name in outputs), jnp.float32(0))
         return log_prob, _entropy(outputs["template"])
 
+    def propose(self, key: PRNGKeyArray, team: TeamObservation) -> dict[str, Array]:
+        """Draw any template, without edits."""
+        return self.from_template(TemplateSpace(self.env, self.width).propose(key, team))
+
+    def vary(self, key: PRNGKeyArray, choice: dict[str, Array], team: TeamObservation) -> dict[str, Array]:
+        """Change the template a little, or draw one edit in eight anew."""
+        base_key, edit_key, side_key = jax.random.split(key, 3)
+        space = self.env.plan_space
+        counts = {"active": 1, "role": space.num_roles, "tier": space.num_tiers, "task": space.num_tasks}
+        edited = dict(choice)
+        for name, count in {**counts, "quorum": space.max_quorum}.items():
+            which_key, draw_key = jax.random.split(jax.random.fold_in(edit_key, sorted(choice).index(name)))
+            shape = choice[name].shape
+            anew = jax.random.randint(draw_key, shape, 0, 1 + count)
+            if name == "task":
+                anew = jnp.where(team.task_mask[anew - 1], anew, 0)
+            edited[name] = jnp.where(jax.random.bernoulli(which_key, 1 / 8, shape), anew, choice[name])
+        template = TemplateSpace(self.env, self.width).vary(base_key, choice["template"], team)
+        other = {**choice, "template": template.astype(jnp.int32)}
+        edits = jax.random.bernoulli(side_key)
+        return jax.tree.map(lambda one, two: jnp.where(edits, one, two), edited, other)
+
     def valid(self, choice: dict[str, Array], team: TeamObservation) -> Bool[Array, ""]:
         """Return whether the choice is one: always."""
         return choice["template"] >= 0
@@ -272,3 +305,44 @@ class LearnedPolicy:
         if self.sees == "global":
             return shown
         return dataclasses.replace(shown, global_features=jnp.zeros_like(team.global_features))
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedDesign:
+    """One choice for all queries, its parameters: what search finds."""
+
+    space: Any
+
+    def init(self) -> tuple:
+        """Return the empty carry."""
+        return ()
+
+    def apply(
+        self, params: Any, carry: tuple, team: TeamObservation, key: PRNGKeyArray
+    ) -> tuple[Plan, tuple, dict[str, Any]]:
+        """Return the plan that the choice is for this query."""
+        return self.space.to_plan(params, team), carry, _unscored(self.space, params, team)
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposals:
+    """Random choices of a space, one per plan: what a teacher tries."""
+
+    space: Any
+
+    def init(self) -> tuple:
+        """Return the empty carry."""
+        return ()
+
+    def apply(
+        self, params: Any, carry: tuple, team: TeamObservation, key: PRNGKeyArray
+    ) -> tuple[Plan, tuple, dict[str, Any]]:
+        """Return a random plan of the space."""
+        choice = self.space.propose(key, team)
+        return self.space.to_plan(choice, team), carry, _unscored(self.space, choice, team)
+
+
+def _unscored(space: Any, choice: Any, team: TeamObservation) -> dict[str, Any]:
+    """Return what a ``LearnedPolicy`` says of its choice, where there is no network to score it."""
+    nothing = jnp.float32(0)
+    return {"choice": choice, "valid": space.valid(choice, team), "log_prob": nothing, "value": nothing}

@@ -97,5 +97,7 @@ EXECUTORS: Registry[Callable[..., Any]] = Registry("executor")
 """Name to ``load(env, params) -> (Executor, its parameters)``."""
 DESIGN_SPACES: Registry[Any] = Registry("design space")
 """Name to ``make(env) -> space``."""
+LEARNERS: Registry[Any] = Registry("learner")
+"""Name to a ``Learner`` of designs."""
 ALGORITHMS: Registry[Any] = Registry("algorithm")
 """Name to its configuration class; ``jaxmas.training.train`` runs it."""

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
-from jaxmas.registry import DESIGN_SPACES
+from jaxmas.registry import DESIGN_SPACES, TEMPLATES
 from jaxmas.scripts import STATEMENT, Language, Reading
 from jaxmas.types import Environment, TeamObservation
 
@@ -114,6 +114,35 @@ class ScriptSpace:
         entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
         counts = ~jax.vmap(lambda state: state.over)(states)
         return jnp.sum(jnp.where(counts, taken, 0.0)), jnp.sum(jnp.where(counts, entropy, 0.0))
+
+    def propose(self, key: PRNGKeyArray, team: TeamObservation) -> Int[Array, "length"]:
+        """Draw a template, and change its program as often as not."""
+        row_key, vary_key, side_key = jax.random.split(key, 3)
+        rows = len(TEMPLATES[self.env.family].rows)
+        program = self.from_template(jax.random.randint(row_key, (), 0, rows))
+        return jnp.where(jax.random.bernoulli(side_key), self.vary(vary_key, program, team), program)
+
+    def vary(self, key: PRNGKeyArray, choice: Int[Array, "length"], team: TeamObservation) -> Int[Array, "length"]:
+        """Keep a program up to a random place, put one random legal token there, and go on as before where it fits.
+
+        Where it does not, the rest is drawn from the legal tokens.
+        """
+        place_key, draw_key = jax.random.split(key)
+        language = self.language
+        stop = language.grammar.find(STATEMENT, "stop")
+        written = jnp.maximum(jnp.sum(jnp.cumsum(choice == stop) == 0) + 1, 1)
+        place = jax.random.randint(place_key, (), 0, jnp.minimum(written, self.length))
+        draws = jax.random.gumbel(draw_key, (self.length, language.size))
+
+        def write(state: Reading, inputs: tuple) -> tuple[Reading, Int[Array, ""]]:
+            index, draw, old = inputs
+            legal = language.legal(state)
+            keeps = (index != place) & legal[jnp.clip(old, 0, language.size - 1)]
+            token = jnp.where(keeps, old, jnp.argmax(jnp.where(legal, draw, FORBIDDEN)))
+            token = jnp.where(state.over, stop, token).astype(jnp.int32)
+            return language.advance(state, token, team), token
+
+        return jax.lax.scan(write, language.start(), (jnp.arange(self.length), draws, choice))[1]
 
     def to_plan(self, choice: Int[Array, "length"], team: TeamObservation) -> Plan:
         """Run a program."""

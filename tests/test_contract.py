@@ -433,7 +433,7 @@ def test_strategies_give_legal_plans(name: str, agents: int) -> None:
 
 MEETINGS = [
     (name, entry.name)
-    for name in ("workflow-mixed-v0", "workflow-pool-v0", "probe-bandit-v0", "signal-cue-v0")
+    for name in ("workflow-mixed-v0", "workflow-pool-v0", "workflow-longchain-v0", "probe-bandit-v0", "signal-cue-v0")
     for entry in EXECUTORS
     if entry.family in ("", SCENARIOS.entry(name).family)
 ]

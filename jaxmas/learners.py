@@ -1,0 +1,412 @@
+"""Learners of designs: how a designer improves by what its plans earned, whatever space the plans are expressed in.
+
+Gradient learners need a space's sample, log-probability and entropy; search needs its ``propose`` and ``vary``. All of
+them have one interface, ``Learner``, and are registered below; ``jaxmas.designers`` calls them once per update.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxmas.design_spaces import FixedDesign, LearnedPolicy, Proposals
+from jaxmas.errors import refuse
+from jaxmas.groups import GroupSizes, returns, score_designs
+from jaxmas.learning import (
+    against_the_others,
+    clipped_surrogate,
+    descend,
+    falling_adam,
+    gae,
+    group_normalised,
+    leave_one_out,
+    linear,
+    surrogate_loss,
+)  # fmt: skip
+from jaxmas.logs import log_plays
+from jaxmas.registry import LEARNERS
+from jaxmas.rollout import MetaStep
+from jaxmas.types import MetaPolicy, TeamObservation
+
+
+class Learner(Protocol):
+    """What is registered as a learner. ``config`` is a ``DesignerConfig``, ``trial`` what ``update`` gives."""
+
+    def check(self, config: Any) -> None:
+        """Refuse settings that do not fit the learner."""
+        ...
+
+    def sizes(self, config: Any) -> GroupSizes:
+        """Return what is played in an update."""
+        ...
+
+    def begin(self, config: Any, policy: LearnedPolicy, key: PRNGKeyArray, team: TeamObservation) -> tuple[Any, Any]:
+        """Return parameters and memory before the first update."""
+        ...
+
+    def learn(
+        self, config: Any, policy: LearnedPolicy, trial: Any, params: Any, memory: Any
+    ) -> tuple[Any, Any, dict[str, Array]]:
+        """Return parameters and memory after an update, and what is logged."""
+        ...
+
+    def deployed(self, config: Any, policy: LearnedPolicy, params: Any) -> tuple[MetaPolicy, Any]:
+        """Return the meta-policy that has been learned, and its parameters."""
+        ...
+
+
+def optimiser(config: Any, steps_per_update: int) -> optax.GradientTransformation:
+    """Return Adam with clipped gradients and a learning rate that falls to a tenth over the run."""
+    return falling_adam(config.learning_rate, config.updates * steps_per_update, config.max_gradient)
+
+
+def entropy_weight(config: Any, progress: Float[Array, ""]) -> Float[Array, ""]:
+    """Return the weight of the entropy so far into the run."""
+    return linear(config.entropy, config.final_entropy, progress)
+
+
+class OnNetwork:
+    """What learners of a network's weights share: they begin with fresh ones and deploy them."""
+
+    def check(self, config: Any) -> None:
+        """Accept all settings."""
+
+    def sizes(self, config: Any) -> GroupSizes:
+        """Return several plans of every query."""
+        return GroupSizes(config.queries, config.plans, shared_noise=config.shared_noise)
+
+    def steps(self, config: Any) -> int:
+        """Return the optimiser's steps per update."""
+        return config.epochs
+
+    def begin(self, config: Any, policy: LearnedPolicy, key: PRNGKeyArray, team: TeamObservation) -> tuple[Any, Any]:
+        """Return fresh weights and the optimiser's state."""
+        weights = policy.initial_params(key, team)
+        return weights, optimiser(config, self.steps(config)).init(weights)
+
+    def deployed(self, config: Any, policy: LearnedPolicy, params: Any) -> tuple[MetaPolicy, Any]:
+        """Return the policy with its weights."""
+        return policy, params
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyGradient(OnNetwork):
+    """Follow the policy gradient of what the plans of each query earned, against a baseline."""
+
+    advantage: Callable[[Float[Array, "queries plans"]], Float[Array, "queries plans"]]
+    clipped: bool = True
+    """Several clipped passes over the batch; else one plain one."""
+
+    def check(self, config: Any) -> None:
+        """Refuse groups of one where plans are compared."""
+        alone = self.clipped and config.plans < 2
+        refuse(alone, f"{config.called}: the {config.learner} learner needs plans of at least 2")
+
+    def steps(self, config: Any) -> int:
+        """Return the passes over a batch."""
+        return config.epochs if self.clipped else 1
+
+    def learn(
+        self, config: Any, policy: LearnedPolicy, trial: Any, params: Any, memory: Any
+    ) -> tuple[Any, Any, dict[str, Array]]:
+        """Play every plan of every query, and follow the surrogate of their advantages."""
+        steps = trial.play(policy, params)
+        weight = entropy_weight(config, trial.progress)
+        params, memory, report = self.follow(config, policy, params, memory, steps, weight)
+        return params, memory, log_plays(steps, jnp.sum(steps.reward, axis=-1)) | report
+
+    def follow(
+        self, config: Any, policy: LearnedPolicy, params: Any, memory: Any, steps: MetaStep, weight: Any
+    ) -> tuple[Any, Any, dict[str, Array]]:
+        """Take the steps of an update; the first follows Σ A ∇log π, whatever the clip."""
+        advantage = jnp.broadcast_to(self.advantage(returns(steps))[..., None], steps.reward.shape)
+        loss = surrogate_loss(
+            lambda weights: score_designs(policy, weights, steps), steps.info["log_prob"], advantage, steps.steps > 0,
+            clip=config.clip, entropy_weight=weight,
+        )  # fmt: skip
+        count = self.steps(config)
+        return descend(loss, optimiser(config, count), params, memory, count)
+
+
+def no_baseline(earned: Float[Array, "queries plans"]) -> Float[Array, "queries plans"]:
+    """Return what was earned, as it is (Williams 1992)."""
+    return earned
+
+
+def batch_baseline(earned: Float[Array, "queries plans"]) -> Float[Array, "queries plans"]:
+    """Return what was earned less the mean of all others of the batch, those of other queries included."""
+    return leave_one_out(earned.reshape(-1)).reshape(earned.shape)
+
+
+class PPO(OnNetwork):
+    """Follow the clipped surrogate of generalised advantages, with a value network, over minibatches."""
+
+    def check(self, config: Any) -> None:
+        """Refuse minibatches that do not divide the batch."""
+        batch = config.queries * config.plans
+        refuse(
+            batch % config.minibatches != 0,
+            f"{config.called}: {batch} plans per update do not divide into {config.minibatches} minibatches",
+        )
+
+    def sizes(self, config: Any) -> GroupSizes:
+        """Return one plan of every query."""
+        return GroupSizes(config.queries * config.plans)
+
+    def steps(self, config: Any) -> int:
+        """Return the minibatches of an update."""
+        return config.epochs * config.minibatches
+
+    def learn(
+        self, config: Any, policy: LearnedPolicy, trial: Any, params: Any, memory: Any
+    ) -> tuple[Any, Any, dict[str, Array]]:
+        """Play, estimate advantages over plan boundaries, and take the minibatch steps of several passes."""
+        steps = trial.play(policy, params)
+        batch, size = self._batch(config, policy, params, steps), steps.reward.size
+        step = functools.partial(self._step, config, policy, entropy_weight(config, trial.progress))
+
+        def epoch(carry, key):
+            order = jax.random.permutation(key, size).reshape(config.minibatches, -1)
+            parts = jax.tree.map(lambda leaf: leaf[order], batch)
+            return jax.lax.scan(step, carry, parts)
+
+        carry, spread = jax.lax.scan(epoch, (params, memory), jax.random.split(trial.key, config.epochs))
+        return *carry, log_plays(steps, jnp.sum(steps.reward, axis=-1)) | {"entropy": jnp.mean(spread)}
+
+    def _batch(self, config: Any, policy: LearnedPolicy, params: Any, steps: MetaStep) -> dict[str, Any]:
+        """Return one row per decision."""
+        rows = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), steps)
+        last = jax.tree.map(lambda leaf: leaf[:, -1], rows)
+        value = functools.partial(policy.score, params)
+        bootstrap = jax.vmap(value)(last.next_team, last.info["choice"])[2]
+        values = rows.info["value"]
+        following = jnp.concatenate([values[:, 1:], bootstrap[:, None]], axis=1)
+        going_on = 1.0 - (rows.terminated | rows.truncated)
+        advantages = jax.vmap(functools.partial(gae, trace=config.trace))(
+            rows.reward, rows.discount, values, following, going_on
+        )
+        batch = {
+            "team": rows.team,
+            "choice": rows.info["choice"],
+            "old": rows.info["log_prob"],
+            "advantage": advantages,
+            "target": advantages + values,
+            "live": (rows.steps > 0).astype(jnp.float32),
+        }
+        return jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), batch)
+
+    def _step(self, config: Any, policy: LearnedPolicy, weight: Any, carry: tuple, part: dict[str, Any]):
+        """Take one minibatch step of −surrogate + value error − entropy."""
+        weights, moments = carry
+        live, count = part["live"], jnp.maximum(jnp.sum(part["live"]), 1)
+        mean = jnp.sum(part["advantage"] * live) / count
+        deviation = jnp.sqrt(jnp.sum(live * (part["advantage"] - mean) ** 2) / count)
+        advantage = (part["advantage"] - mean) / (deviation + 1e-6)
+
+        def loss(weights):
+            log_prob, entropy, value = jax.vmap(functools.partial(policy.score, weights))(part["team"], part["choice"])
+            surrogate = clipped_surrogate(log_prob - part["old"], advantage, config.clip)
+            error = 0.5 * (value - part["target"]) ** 2
+            total = surrogate + config.value_weight * error - weight * entropy
+            return jnp.sum(live * total) / count, jnp.sum(live * entropy) / count
+
+        (_, spread), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
+        change, moments = optimiser(config, self.steps(config)).update(gradient, moments)
+        return (optax.apply_updates(weights, change), moments), spread
+
+
+class Evolution(OnNetwork):
+    """Evolution strategies: a population of weights around the mean, in mirrored pairs, on the same queries.
+
+    ∇ ≈ (1 / 2nσ) Σ_i (R(θ + σε_i) − R(θ − σε_i)) ε_i with centred ranks for R (Salimans et al. 2017, arXiv 1703.03864).
+    """
+
+    def check(self, config: Any) -> None:
+        """Refuse populations that are no pairs."""
+        odd = config.plans % 2 != 0
+        refuse(odd, f"{config.called}: plans is {config.plans}; evolution needs an even number, pairs of weights")
+
+    def steps(self, config: Any) -> int:
+        """Return one: the mean moves once per update."""
+        return 1
+
+    def learn(
+        self, config: Any, policy: LearnedPolicy, trial: Any, params: Any, memory: Any
+    ) -> tuple[Any, Any, dict[str, Array]]:
+        """Play the queries with every member's weights, and move the mean towards those that earned more."""
+        pairs = config.plans // 2
+        leaves, tree = jax.tree.flatten(params)
+        keys = jax.random.split(trial.key, len(leaves))
+        draws = [jax.random.normal(key, (pairs, *leaf.shape)) for key, leaf in zip(keys, leaves, strict=True)]
+        noise = jax.tree.unflatten(tree, draws)
+        members = jax.tree.map(
+            lambda leaf, noise: leaf + config.deviation * jnp.concatenate([noise, -noise]), params, noise
+        )
+        steps = jax.vmap(lambda member: trial.play(policy, member, GroupSizes(config.queries)))(members)
+        earned = jnp.mean(returns(steps), axis=(1, 2))
+        rank = jnp.argsort(jnp.argsort(earned)) / (config.plans - 1) - 0.5
+        worth = (rank[:pairs] - rank[pairs:]) / (config.plans * config.deviation)
+        gradient = jax.tree.map(lambda noise: -jnp.tensordot(worth, noise, 1), noise)
+        change, memory = optimiser(config, 1).update(gradient, memory)
+        logs = log_plays(steps, jnp.sum(steps.reward, axis=-1)) | {"best_member": jnp.max(earned)}
+        return optax.apply_updates(params, change), memory, logs
+
+
+class Distillation(OnNetwork):
+    """Imitate a teacher that searches: of the designs tried on a query, likelier those that earned more.
+
+    Half of them are proposed at random, half by the pupil itself, so that the teacher grows with it. Weights are
+    w_i ∝ exp(r_i / temperature) within a query (reward-weighted regression, Peters and Schaal 2007).
+    """
+
+    def check(self, config: Any) -> None:
+        """Refuse a teacher without a choice."""
+        refuse(config.plans < 2 or config.plans % 2 != 0, f"{config.called}: distil needs an even number of plans")
+
+    def learn(
+        self, config: Any, policy: LearnedPolicy, trial: Any, params: Any, memory: Any
+    ) -> tuple[Any, Any, dict[str, Array]]:
+        """Try designs, and raise the probability of the good ones."""
+        half = dataclasses.replace(self.sizes(config), designs=config.plans // 2)
+        own, random = trial.play(policy, params, half), trial.play(Proposals(policy.space), None, half)
+        tried = jax.tree.map(lambda *halves: jnp.concatenate(halves, axis=1), own, random)
+        weight = jax.nn.softmax(returns(tried) / config.temperature, axis=1)[..., None] * (tried.steps > 0)
+        number = tried.reward.shape[0]
+
+        def loss(weights):
+            log_prob, entropy = score_designs(policy, weights, tried)
+            return -jnp.sum(weight * log_prob) / number, {"entropy": jnp.mean(entropy)}
+
+        params, memory, report = descend(loss, optimiser(config, config.epochs), params, memory, config.epochs)
+        teacher = jnp.mean(jnp.sum(weight[..., 0] * returns(tried), axis=1))
+        logs = log_plays(own, jnp.sum(own.reward, axis=-1)) | report | {"teacher": teacher}
+        return params, memory, logs | {"steps": jnp.sum(tried.steps)}
+
+
+KEPT = 64
+"""Designs in the archive of a search."""
+NOT_YET = -1e6
+"""The score of an empty place."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Search for one design for all queries: an archive of designs, their children, and what all of them earned.
+
+    Every update plays the best of the archive once more beside as many children of its members, all on the same
+    queries. A design's score is its mean over all its plays, each corrected by how its queries suited those designs
+    that had played before; its children take the places of the worst.
+    """
+
+    parents: Callable[[Float[Array, "kept"]], Float[Array, "kept"]]
+    """Scores to the logits of being a parent."""
+    changes: int = 1
+    """Variations between parent and child."""
+
+    def check(self, config: Any) -> None:
+        """Refuse fewer than one old and one new design per update."""
+        wrong = config.plans < 2 or config.plans % 2 != 0 or config.plans > KEPT
+        refuse(wrong, f"{config.called}: search needs an even number of plans, of at most {KEPT}, not {config.plans}")
+
+    def sizes(self, config: Any) -> GroupSizes:
+        """Return every design on every query."""
+        return GroupSizes(config.queries, config.plans)
+
+    def begin(self, config: Any, policy: LearnedPolicy, key: PRNGKeyArray, team: TeamObservation) -> tuple[Any, Any]:
+        """Return an archive of as many random designs as are played again in an update."""
+        choices = jax.vmap(lambda key: policy.space.propose(key, team))(jax.random.split(key, KEPT))
+        score = jnp.where(jnp.arange(KEPT) < config.plans // 2, 0.0, NOT_YET)
+        return {"choice": choices, "score": score, "plays": jnp.zeros(KEPT), "noise": jnp.float32(1)}, ()
+
+    def learn(
+        self, config: Any, policy: LearnedPolicy, trial: Any, params: Any, memory: Any
+    ) -> tuple[Any, Any, dict[str, Array]]:
+        """Play the best once more and children beside them; keep what they earned."""
+        half, space = config.plans // 2, policy.space
+        parent_key, vary_key = jax.random.split(trial.key)
+        best = jax.lax.top_k(params["score"], half)[1]
+        parents = jax.random.categorical(parent_key, self.parents(params["score"]), shape=(half,))
+
+        def child(parent, key):
+            for change in range(self.changes):
+                parent = space.vary(jax.random.fold_in(key, change), parent, trial.team)
+            return parent
+
+        at = functools.partial(_rows, params["choice"])
+        children = jax.vmap(child)(at(parents), jax.random.split(vary_key, half))
+        tried = jax.tree.map(lambda *parts: jnp.concatenate(parts), at(best), children)
+        steps = jax.vmap(lambda choice: trial.play(FixedDesign(space), choice, GroupSizes(config.queries)))(tried)
+        earned = returns(steps)[:, :, 0]
+        value = corrected(params, best, jnp.mean(earned, axis=1))
+        before = params["plays"][best]
+        score = params["score"].at[best].set((params["score"][best] * before + value[:half]) / (before + 1))
+        place = jnp.argsort(score)[:half]
+        params = {
+            "choice": jax.tree.map(lambda old, new: old.at[place].set(new), params["choice"], children),
+            "score": score.at[place].set(value[half:]),
+            "plays": params["plays"].at[best].add(1).at[place].set(1.0),
+            "noise": jnp.mean(jnp.std(earned, axis=1)) / jnp.sqrt(config.queries),
+        }
+        logs = log_plays(steps, earned) | {"best_score": jnp.max(lower_bound(params))}
+        return params, memory, logs
+
+    def deployed(self, config: Any, policy: LearnedPolicy, params: Any) -> tuple[MetaPolicy, Any]:
+        """Return the design that is best for sure: by its score less the error of its mean."""
+        return FixedDesign(policy.space), _rows(params["choice"], jnp.argmax(lower_bound(params)))
+
+
+def _rows(tree: Any, index: Array) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def corrected(archive: dict[str, Any], best: Array, mean: Float[Array, "plans"]) -> Float[Array, "plans"]:
+    """Return what designs earned, less how much kinder these queries were to the best that had played before.
+
+    ``mean`` has the best first.
+    """
+    known = archive["plays"][best] > 0
+    kinder = jnp.where(known, mean[: len(best)] - archive["score"][best], 0.0)
+    return mean - jnp.sum(kinder) / jnp.maximum(jnp.sum(known), 1)
+
+
+def lower_bound(archive: dict[str, Any]) -> Float[Array, "kept"]:
+    """Return each design's score less the standard error of a mean over so many plays."""
+    plays = archive["plays"]
+    return jnp.where(plays > 0, archive["score"] - archive["noise"] / jnp.sqrt(jnp.maximum(plays, 1)), NOT_YET)
+
+
+def soft_mixed(
+    score: Float[Array, "kept"], top: int = 4, mix: float = 0.3, sharpness: float = 20.0
+) -> Float[Array, "kept"]:
+    """Return log(λ / n + (1 − λ) softmax(α s)) over the best n: AFlow's soft mixed selection (arXiv 2410.10762, eq. 3).
+
+    λ and α are those of its code, which counts scores in percent.
+    """
+    among = score >= jax.lax.top_k(score, top)[0][-1]
+    among &= score > NOT_YET
+    sharp = jax.nn.softmax(jnp.where(among, sharpness * score, -jnp.inf))
+    return jnp.where(among, jnp.log(mix / jnp.maximum(jnp.sum(among), 1) + (1 - mix) * sharp), -jnp.inf)
+
+
+def anyone(score: Float[Array, "kept"]) -> Float[Array, "kept"]:
+    """Return equal chances for all that is in the archive."""
+    return jnp.where(score > NOT_YET, 0.0, -jnp.inf)
+
+
+for _name, _learner, _summary in (
+    ("group", PolicyGradient(against_the_others), "several plans per query, each against the others of its query"),
+    ("ppo", PPO(), "a value network, generalised advantages over plan boundaries, clipped epochs"),
+    ("grpo", PolicyGradient(group_normalised), "several plans per query, against their mean, over their own spread"),
+    ("reinforce", PolicyGradient(no_baseline, clipped=False), "the plain policy gradient, without a baseline"),
+    ("reinforce-baseline", PolicyGradient(batch_baseline, clipped=False), "the same against the mean of the batch"),
+    ("evolution", Evolution(), "evolution strategies on the network's weights, in mirrored pairs"),
+    ("distil", Distillation(), "imitation of a teacher that tries designs on every query"),
+    ("mcts", Search(soft_mixed), "search for one design: children of the best few, softly mixed (AFlow)"),
+    ("archive", Search(anyone, changes=2), "search for one design: children of any design kept (ADAS)"),
+):
+    LEARNERS.add(_name, _learner, _summary)
