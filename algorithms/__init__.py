@@ -3,5 +3,17 @@
 
 def register() -> None:
     """Enter every strategy, template family and algorithm into the registry."""
-    from jaxmas import design_spaces, learners, script_space  # noqa: F401
-    from jaxmas.algorithms import ippo, maker, meta_skill, metaagent_x, workflow_strategies  # noqa: F401
+    from jaxmas import cascade_space, design_spaces, graph_space, learners, script_space  # noqa: F401
+    from jaxmas.algorithms import (  # noqa: F401  # noqa: F401  # noqa: F401
+        adas,
+        aflow,
+        flow_reasoner,
+        g_designer,
+        gptswarm,
+        ippo,
+        maker,
+        masrouter,
+        meta_skill,
+        metaagent_x,
+        workflow_strategies,
+    )

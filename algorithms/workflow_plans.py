@@ -37,6 +37,21 @@ PARTS = {
     "sink_quorum": (),
 }
 """The columns of a row and the names of their values; those without names are plain numbers."""
+MODES: dict[str, tuple[int, ...]] = {
+    "io": (0, 1, 1, 1, 0, 1, 1),
+    "repeat": (0, 1, 1, 1, 0, 5, 5),
+    "chain": (2, 2, 1, 1, 0, 1, 1),
+    "full": (5, 2, 1, 1, 0, 1, 3),
+    "debate": (5, 2, 1, 1, 0, 3, 3),
+    "reflection": (5, 2, 2, 1, 0, 1, 1),
+    "divide": (7, 2, 1, 1, 1, 1, 3),
+    "divide and vote": (7, 2, 1, 1, 1, 5, 5),
+}
+"""The cascade's modes of working together: one answers; one answers several times; each reads the next; all read all;
+the same until several agree; with a critic; members per subtask, who read along the graph, without and with votes. With
+a size of 1 there is one member, else their number is decided."""
+TEAM = (5, 6, 1, 1, 0, 1, 3)
+"""Whose links the graph space decides on: a mesh of six specialists."""
 HARD = 0.35
 """Seen difficulty above which ``hard`` takes the strong tier; below half of it, the weak one."""
 

@@ -27,6 +27,8 @@ class Templates:
     rows: tuple[Row, ...]
     build: Callable[..., Any]
     parts: ClassVar[dict[str, tuple[str, ...]]] = grammar.PARTS
+    modes: ClassVar[dict[str, Row]] = grammar.MODES
+    team: ClassVar[Row] = grammar.TEAM
 
     def names(self, env: Any) -> dict[str, tuple[str, ...]]:
         """Return what the values of plan fields are called."""

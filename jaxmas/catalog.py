@@ -2,9 +2,9 @@
 
 import importlib
 
-from jaxmas.registry import ALGORITHMS, EXECUTORS, SCENARIOS, STRATEGIES, TEMPLATES
+from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, EXECUTORS, LEARNERS, SCENARIOS, STRATEGIES, TEMPLATES
 
-__all__ = ["ALGORITHMS", "EXECUTORS", "SCENARIOS", "STRATEGIES", "TEMPLATES"]
+__all__ = ["ALGORITHMS", "DESIGN_SPACES", "EXECUTORS", "LEARNERS", "SCENARIOS", "STRATEGIES", "TEMPLATES"]
 
 for _package in ("jaxmas.environments", "jaxmas.algorithms"):
     importlib.import_module(_package).register()

@@ -204,13 +204,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 def run_list(command: List) -> dict[str, Any]:
     """Return every registered thing with one line each."""
-    from jaxmas.catalog import ALGORITHMS, EXECUTORS, SCENARIOS, STRATEGIES
+    from jaxmas.catalog import ALGORITHMS, DESIGN_SPACES, EXECUTORS, LEARNERS, SCENARIOS, STRATEGIES
 
     found: dict[str, Any] = {}
     kinds: dict[str, Any] = {
         "scenarios": SCENARIOS,
         "strategies": STRATEGIES,
         "algorithms": ALGORITHMS,
+        "design spaces": DESIGN_SPACES,
+        "learners": LEARNERS,
         "executors": EXECUTORS,
     }
     for kind, registry in kinds.items():
@@ -311,7 +313,16 @@ def run_show(command: Show) -> dict[str, Any]:
     with progress("drawing"):
         files = show(command.scenario, world.env, world.params, *designer, executor, weights, command.out, key)
     described = {"policy": command.policy, "query": command.query, "seed": command.seed}
+    described |= {"design": _explained(policy, world, key)}
     return setting.describe(world) | described | {"files": [str(file) for file in files]}
+
+
+def _explained(policy: Any, world: Any, key: Any) -> list[dict[str, Any]]:
+    """Return the decisions of a learned design on a query, each with its probability; of strategies there are none."""
+    if not hasattr(policy.meta, "explain"):
+        return []
+    team = world.env.reset(key, world.params)[1]
+    return [decision._asdict() for decision in policy.meta.explain(policy.meta_params, team, key)]
 
 
 def run_bench(command: Bench) -> dict[str, Any]:

@@ -6,7 +6,7 @@ and ``vary``, one that is a little different. ``from_template`` gives supervised
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,15 @@ from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
 from jaxmas.registry import DESIGN_SPACES, TEMPLATES
 from jaxmas.types import Environment, TeamObservation
+
+
+class Decision(NamedTuple):
+    """One decision of a design, for people to read."""
+
+    what: str
+    value: str
+    probability: float
+    """Of this value, given the decisions before."""
 
 
 def _log_probs(logits: Array) -> Array:
@@ -118,6 +127,13 @@ class TemplateSpace:
         """Build the chosen template for this query."""
         templates = TEMPLATES[self.env.family]
         return templates.build(self.env, jax.tree.map(lambda column: column[choice], templates.table()), team)
+
+    def explain(self, outputs: Array, choice: Int[Array, ""], team: TeamObservation) -> list[Decision]:
+        """Return the chosen template, and the likeliest others."""
+        templates, probs = TEMPLATES[self.env.family], jax.nn.softmax(outputs)
+        others = [int(row) for row in jnp.argsort(-probs)[:5] if row != choice]
+        rows = [("template", int(choice)), *(("or", row) for row in others[:4])]
+        return [Decision(what, templates.describe(templates.rows[row]), float(probs[row])) for what, row in rows]
 
 
 class SlotsNetwork(nn.Module):
@@ -246,6 +262,18 @@ class SlotsSpace:
         )
         return self.env.plan_space.project(plan)[0]
 
+    def explain(self, outputs: dict[str, Array], choice: dict[str, Array], team: TeamObservation) -> list[Decision]:
+        """Return the template, and every edit that is made."""
+        decisions = TemplateSpace(self.env, self.width).explain(outputs["template"], choice["template"], team)[:1]
+        for name in ("active", "role", "tier", "task", "quorum"):
+            probs = jax.nn.softmax(outputs[name])
+            for place in map(int, jnp.flatnonzero(choice[name])):
+                value = int(choice[name][place])
+                where = "task" if name == "quorum" else "slot"
+                shown = "switched" if name == "active" else str(value if name == "quorum" else value - 1)
+                decisions.append(Decision(f"{name} of {where} {place}", shown, float(probs[place, value])))
+        return decisions
+
 
 DESIGN_SPACES.add("template", TemplateSpace, "a choice among parametrised plan templates")
 DESIGN_SPACES.add("slots", SlotsSpace, "per-slot heads over attention to tasks, on top of a template")
@@ -289,6 +317,12 @@ class LearnedPolicy:
         outputs, value = self.outputs(params, team)
         return *self.space.score(outputs, choice, team), value
 
+    def explain(self, params: Any, team: TeamObservation, key: PRNGKeyArray) -> list[Decision]:
+        """Return the decisions of a plan with their probabilities, for people to read."""
+        outputs, _ = self.outputs(params, team)
+        choice = self.space.mode(outputs, team) if self.greedy else self.space.sample(outputs, key, team)
+        return self.space.explain(outputs, choice, team)
+
     def initial_params(self, key: PRNGKeyArray, team: TeamObservation) -> Any:
         """Return fresh parameters."""
         return self.space.network.init(key, team)
@@ -323,23 +357,40 @@ class FixedDesign:
         """Return the plan that the choice is for this query."""
         return self.space.to_plan(params, team), carry, _unscored(self.space, params, team)
 
+    def explain(self, params: Any, team: TeamObservation, key: PRNGKeyArray) -> list[Decision]:
+        """Return the decisions of the design, for people to read; they are certain."""
+        shapes = jax.eval_shape(self.space.network.init_with_output, key, team)[0][0]
+        outputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        decisions = self.space.explain(outputs, params, team)
+        return [decision._replace(probability=1.0) for decision in decisions if decision.what != "or"]
+
 
 @dataclasses.dataclass(frozen=True)
-class Proposals:
-    """Random choices of a space, one per plan: what a teacher tries."""
+class Teacher:
+    """A policy's own designs and random ones: what a teacher tries.
 
-    space: Any
+    Parameters are the policy's and the share of random designs.
+    """
+
+    policy: LearnedPolicy
 
     def init(self) -> tuple:
         """Return the empty carry."""
         return ()
 
     def apply(
-        self, params: Any, carry: tuple, team: TeamObservation, key: PRNGKeyArray
+        self, params: tuple[Any, Any], carry: tuple, team: TeamObservation, key: PRNGKeyArray
     ) -> tuple[Plan, tuple, dict[str, Any]]:
-        """Return a random plan of the space."""
-        choice = self.space.propose(key, team)
-        return self.space.to_plan(choice, team), carry, _unscored(self.space, choice, team)
+        """Return a plan, and of its choice what the policy says of its own."""
+        (weights, share), space = params, self.policy.space
+        own_key, random_key, which_key = jax.random.split(key, 3)
+        outputs, value = self.policy.outputs(weights, team)
+        random, own = space.propose(random_key, team), space.sample(outputs, own_key, team)
+        tries = jax.random.bernoulli(which_key, share)
+        choice = jax.tree.map(lambda random, own: jnp.where(tries, random, own), random, own)
+        log_prob, _ = space.score(outputs, choice, team)
+        info = {"choice": choice, "valid": space.valid(choice, team), "log_prob": log_prob, "value": value}
+        return space.to_plan(choice, team), carry, info
 
 
 def _unscored(space: Any, choice: Any, team: TeamObservation) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import check_numbers, refuse
 from jaxmas.groups import GroupSizes, play_groups
-from jaxmas.learners import LEARNERS
+from jaxmas.learners import LEARNERS, Learner
 from jaxmas.pytrees import pytree
 from jaxmas.registry import DESIGN_SPACES
 from jaxmas.rollout import MetaStep, Policies
 from jaxmas.types import Environment, MetaPolicy, TeamObservation
 
-SpaceName = Literal["template", "slots", "script", "script-free"]
+SpaceName = Literal["template", "slots", "script", "script-free", "cascade", "graph", "graph-fixed"]
 LearnerName = Literal[
     "group", "ppo", "grpo", "reinforce", "reinforce-baseline", "evolution", "distil", "mcts", "archive"
 ]
@@ -73,12 +73,17 @@ class DesignerConfig:
         check(("discount", "trace"), 0, 1)
         for name in ("deviation", "temperature"):
             refuse(not getattr(self, name) > 0, f"{self.called}: {name} is {getattr(self, name)}; it has to be above 0")
-        LEARNERS[self.learner].check(self)
+        self.how.check(self)
+
+    @property
+    def how(self) -> Learner:
+        """Return the learner."""
+        return LEARNERS[self.learner]
 
     @property
     def sizes(self) -> GroupSizes:
         """Return what is played in an update."""
-        return LEARNERS[self.learner].sizes(self)
+        return self.how.sizes(self)
 
     def policy(self, env: Environment, greedy: bool = False) -> LearnedPolicy:
         """Return the designer as a meta-policy of its network's weights."""
@@ -90,7 +95,7 @@ class DesignerConfig:
 
     def designer(self, env: Environment, state: "TrainState", greedy: bool = False) -> tuple[MetaPolicy, Any]:
         """Return the meta-policy that is trained, and its parameters."""
-        return LEARNERS[self.learner].deployed(self, self.policy(env, greedy), state.params)
+        return self.how.deployed(self, self.policy(env, greedy), state.params)
 
     def executor(self, env: Environment, state: "TrainState") -> None:
         """Return nothing: executors are frozen."""
@@ -134,7 +139,7 @@ def initial_state(config: DesignerConfig, env: Environment, params: Any, key: PR
     """Return the state before the first update."""
     init_key, team_key, key = jax.random.split(key, 3)
     _, team = env.reset(team_key, params)
-    weights, memory = LEARNERS[config.learner].begin(config, config.policy(env), init_key, team)
+    weights, memory = config.how.begin(config, config.policy(env), init_key, team)
     return TrainState(weights, memory, key, jnp.int32(0))
 
 
@@ -155,6 +160,10 @@ def update(
 
     team = env.reset(query_key, params)[1]
     trial = Trial(play, team, state.update / config.updates, learn_key)
-    learn = LEARNERS[config.learner].learn
-    weights, memory, logs = learn(config, config.policy(env), trial, state.params, state.optimiser)
+    weights, memory, logs = config.how.learn(config, config.policy(env), trial, state.params, state.optimiser)
     return TrainState(weights, memory, key, state.update + 1), logs
+
+
+def at_the_end(step: MetaStep, earned: Float[Array, ""]) -> Float[Array, ""]:
+    """Return what a query earned at the decision in whose interval it ended, and nothing before and after."""
+    return jnp.where((step.terminated | step.truncated) & (step.steps > 0), earned, 0.0)

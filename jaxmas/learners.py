@@ -7,14 +7,14 @@ them have one interface, ``Learner``, and are registered below; ``jaxmas.designe
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxmas.design_spaces import FixedDesign, LearnedPolicy, Proposals
+from jaxmas.design_spaces import FixedDesign, LearnedPolicy, Teacher
 from jaxmas.errors import refuse
 from jaxmas.groups import GroupSizes, returns, score_designs
 from jaxmas.learning import (
@@ -34,6 +34,7 @@ from jaxmas.rollout import MetaStep
 from jaxmas.types import MetaPolicy, TeamObservation
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What is registered as a learner. ``config`` is a ``DesignerConfig``, ``trial`` what ``update`` gives."""
 
@@ -260,32 +261,40 @@ class Evolution(OnNetwork):
 class Distillation(OnNetwork):
     """Imitate a teacher that searches: of the designs tried on a query, likelier those that earned more.
 
-    Half of them are proposed at random, half by the pupil itself, so that the teacher grows with it. Weights are
-    w_i ∝ exp(r_i / temperature) within a query (reward-weighted regression, Peters and Schaal 2007).
+    About half of them are proposed at random, the others by the pupil itself, so that the teacher grows with it. Within
+    a query they are imitated in proportion to w_i ∝ exp(r_i / temperature) (reward-weighted regression, Peters and
+    Schaal 2007).
     """
 
     def check(self, config: Any) -> None:
         """Refuse a teacher without a choice."""
-        refuse(config.plans < 2 or config.plans % 2 != 0, f"{config.called}: distil needs an even number of plans")
+        refuse(config.plans < 2, f"{config.called}: distil compares designs; it needs plans of at least 2")
 
     def learn(
         self, config: Any, policy: LearnedPolicy, trial: Any, params: Any, memory: Any
     ) -> tuple[Any, Any, dict[str, Array]]:
         """Try designs, and raise the probability of the good ones."""
-        half = dataclasses.replace(self.sizes(config), designs=config.plans // 2)
-        own, random = trial.play(policy, params, half), trial.play(Proposals(policy.space), None, half)
-        tried = jax.tree.map(lambda *halves: jnp.concatenate(halves, axis=1), own, random)
-        weight = jax.nn.softmax(returns(tried) / config.temperature, axis=1)[..., None] * (tried.steps > 0)
-        number = tried.reward.shape[0]
+        steps = trial.play(Teacher(policy), (params, 0.5))
+        weight, teacher = imitated(steps, config.temperature)
 
         def loss(weights):
-            log_prob, entropy = score_designs(policy, weights, tried)
-            return -jnp.sum(weight * log_prob) / number, {"entropy": jnp.mean(entropy)}
+            log_prob, entropy = score_designs(policy, weights, steps)
+            return imitation(weight, log_prob), {"entropy": jnp.mean(entropy)}
 
         params, memory, report = descend(loss, optimiser(config, config.epochs), params, memory, config.epochs)
-        teacher = jnp.mean(jnp.sum(weight[..., 0] * returns(tried), axis=1))
-        logs = log_plays(own, jnp.sum(own.reward, axis=-1)) | report | {"teacher": teacher}
-        return params, memory, logs | {"steps": jnp.sum(tried.steps)}
+        return params, memory, log_plays(steps, returns(steps)) | report | {"teacher": teacher}
+
+
+def imitated(steps: MetaStep, temperature: float) -> tuple[Float[Array, "queries plans boundaries"], Float[Array, ""]]:
+    """Return in what proportion the decisions of a query's plans are imitated, and what that earns."""
+    earned = returns(steps)
+    share = jax.nn.softmax(earned / temperature, axis=1)
+    return share[..., None] * (steps.steps > 0), jnp.mean(jnp.sum(share * earned, axis=1))
+
+
+def imitation(weight: Float[Array, "queries *s"], log_prob: Float[Array, "queries *s"]) -> Float[Array, ""]:
+    """Return −Σ w log π, the mean over queries."""
+    return -jnp.sum(weight * log_prob) / len(weight)
 
 
 KEPT = 64

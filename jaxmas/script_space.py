@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from jaxmas.design_spaces import Decision
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
 from jaxmas.registry import DESIGN_SPACES, TEMPLATES
@@ -102,14 +103,8 @@ class ScriptSpace:
         self, outputs: dict[str, Array], choice: Int[Array, "length"], team: TeamObservation
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Return a program's log-probability, and the sum of the entropies of its tokens given those before."""
-        size = self.language.size
-        _, states = self.language.trace(choice, team)
-        tokens = jnp.clip(choice, 0, size - 1)
-        last = jnp.concatenate([jnp.array([size]), tokens[:-1]])
-        before = jnp.concatenate([jnp.array([size]), last[:-1]])
-        past = jnp.cumsum(outputs["past"][last], axis=0)
-        logits = next_token(outputs, last, before, past, states.node, jnp.arange(self.length))
-        log_probs = jax.nn.log_softmax(self._masked(logits, jax.vmap(self.language.legal)(states)))
+        log_probs, states = self._law(outputs, choice, team)
+        tokens = jnp.clip(choice, 0, self.language.size - 1)
         taken = jnp.take_along_axis(log_probs, tokens[:, None], axis=-1)[:, 0]
         entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
         counts = ~jax.vmap(lambda state: state.over)(states)
@@ -144,9 +139,32 @@ class ScriptSpace:
 
         return jax.lax.scan(write, language.start(), (jnp.arange(self.length), draws, choice))[1]
 
+    def explain(self, outputs: dict[str, Array], choice: Int[Array, "length"], team: TeamObservation) -> list[Decision]:
+        """Return every token with its probability given those before, up to the end of the program."""
+        log_probs, states = self._law(outputs, choice, team)
+        written = int(jnp.sum(~jax.vmap(lambda state: state.over)(states)))
+        words = self.language.words
+        tokens = [int(token) for token in jnp.clip(choice[:written], 0, self.language.size - 1)]
+        return [
+            Decision(f"token {place + 1}", words[token], float(jnp.exp(log_probs[place, token])))
+            for place, token in enumerate(tokens)
+        ]
+
     def to_plan(self, choice: Int[Array, "length"], team: TeamObservation) -> Plan:
         """Run a program."""
         return self.language.run(choice, team)[0]
+
+    def _law(
+        self, outputs: dict[str, Array], choice: Int[Array, "length"], team: TeamObservation
+    ) -> tuple[Float[Array, "length tokens"], Reading]:
+        """Return the log-probabilities of all tokens at each place given those before, and the parser's states."""
+        size = self.language.size
+        _, states = self.language.trace(choice, team)
+        last = jnp.concatenate([jnp.array([size]), jnp.clip(choice, 0, size - 1)[:-1]])
+        before = jnp.concatenate([jnp.array([size]), last[:-1]])
+        past = jnp.cumsum(outputs["past"][last], axis=0)
+        logits = next_token(outputs, last, before, past, states.node, jnp.arange(self.length))
+        return jax.nn.log_softmax(self._masked(logits, jax.vmap(self.language.legal)(states))), states
 
     def valid(self, choice: Int[Array, "length"], team: TeamObservation) -> Bool[Array, ""]:
         """Return whether a program is one; otherwise its plan is the projected empty one."""

@@ -108,6 +108,9 @@ def _headroom(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def _show(console: Console, result: Mapping[str, Any]) -> None:
+    if result["design"]:
+        rows = [(row["what"], row["value"], f"{row['probability']:.3f}") for row in result["design"]]
+        _table(console, f"{result['policy']}, query {result['query']}", ("decision", "value", "probability"), rows)
     for file in result["files"]:
         console.print(file, markup=False, soft_wrap=True)
 

@@ -160,6 +160,13 @@ def updating(name: str, executor_name: str, **settings: Any):
 
 
 VARIANTS = [(learner, space) for learner in ("group", "ppo") for space in ("template", "slots")] + [("group", "script")]
+VARIANTS += [
+    ("grpo", "cascade"),
+    ("distil", "graph"),
+    ("evolution", "graph-fixed"),
+    ("mcts", "script"),
+    ("archive", "slots"),
+]
 
 
 @pytest.mark.parametrize(("learner", "space"), VARIANTS)

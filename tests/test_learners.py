@@ -11,6 +11,7 @@ import pytest
 
 import jaxmas
 from jaxmas.algorithms.meta_skill import MetaSkillConfig
+from jaxmas.cascade_space import LATENT
 from jaxmas.environments.probes import OPTIMAL
 from jaxmas.environments.workflow.observe import GLOBAL_FEATURES
 from jaxmas.errors import JaxmasError
@@ -116,7 +117,11 @@ def designing(name: str, scenario: str) -> dict[str, Any]:
     return {"env": env, "space": space, "team": team, "weights": weights, "outputs": outputs, "value": value}
 
 
-SPACES = [(name, scenario) for name in ("template", "slots") for scenario in ("probe-context-v0", "workflow-mixed-v0")]
+SPACES = [
+    (name, scenario)
+    for name in ("template", "slots", "cascade")
+    for scenario in ("probe-context-v0", "workflow-mixed-v0")
+] + [(name, "workflow-mixed-v0") for name in ("graph", "graph-fixed")]
 spaces = pytest.mark.parametrize(("name", "scenario"), SPACES)
 
 
@@ -169,10 +174,12 @@ def test_the_mode_is_the_likeliest(name: str, scenario: str) -> None:
     space, outputs, team = parts["space"], parts["outputs"], parts["team"]
     best = space.score(outputs, space.mode(outputs, team), team)[0]
     draw = jax.vmap(lambda key: space.score(outputs, space.sample(outputs, key, team), team)[0])
-    assert (draw(jax.random.split(jax.random.key(4), 200)) <= best + 1e-5).all()
-    logits = outputs if isinstance(outputs, dict) else {"template": outputs}
-    mode = space.mode(outputs, team) if isinstance(outputs, dict) else {"template": space.mode(outputs, team)}
-    assert all(np.array_equal(np.argmax(logits[head], -1), mode[head]) for head in logits)
+    if name != "cascade":  # which takes one decision after another, each time the likeliest
+        assert (draw(jax.random.split(jax.random.key(4), 200)) <= best + 1e-5).all()
+    if name in ("template", "slots"):
+        logits = outputs if isinstance(outputs, dict) else {"template": outputs}
+        mode = space.mode(outputs, team) if isinstance(outputs, dict) else {"template": space.mode(outputs, team)}
+        assert all(np.array_equal(np.argmax(logits[head], -1), mode[head]) for head in logits)
 
 
 @spaces
@@ -190,7 +197,93 @@ def test_every_draw_is_a_legal_plan(name: str, scenario: str) -> None:
     plans, violations = jax.vmap(draw)(jax.random.split(jax.random.key(5), 64))
     assert not violations.any()
     flat_rows = np.concatenate([np.asarray(leaf).reshape(64, -1) for leaf in jax.tree.leaves(plans)], axis=1)
-    assert len(np.unique(flat_rows, axis=0)) > (1 if env.family == "probe" else 32)
+    few = env.family == "probe" or name.startswith("graph")  # of three members
+    assert len(np.unique(flat_rows, axis=0)) > (1 if few else 32)
+
+
+def test_cascade_choices_are_a_distribution() -> None:
+    """Given the latent, all decisions that count on the probe: two modes, six roles and six tiers of two values."""
+    parts = designing("cascade", "probe-context-v0")
+    space, outputs, team = parts["space"], parts["outputs"], parts["team"]
+    latent = jax.random.normal(jax.random.key(7), (LATENT,))
+    grid = np.stack(np.meshgrid(*[np.arange(2)] * 13, indexing="ij"), axis=-1).reshape(-1, 13)
+    choices = {"mode": grid[:, 0], "count": grid[:, 0] * 0, "role": grid[:, 1:7], "tier": grid[:, 7:]}
+    choices["latent"] = np.tile(latent, (len(grid), 1))
+    score = jax.jit(jax.vmap(lambda choice: space.score(outputs, choice, team)[0]))
+    log_probs = np.asarray(score(jax.tree.map(jnp.asarray, choices)), np.float64)
+    assert np.exp(log_probs).sum() == pytest.approx(1, abs=1e-3)
+    assert log_probs.std() > 0.1
+    # What is drawn has these probabilities: the latent of a draw is its own, so the mean is over latents.
+    drawn = jax.vmap(lambda key: space.sample(outputs, key, team))(jax.random.split(jax.random.key(8), 4000))
+    law = jax.vmap(lambda choice: jax.nn.softmax(space.decode(outputs, choice)["mode"])[1])(drawn)
+    assert np.mean(drawn["mode"]) == pytest.approx(float(np.mean(law)), abs=0.04)
+    assert np.std(np.asarray(law)) > 0.01 and abs(float(np.mean(drawn["latent"]))) < 0.05
+
+
+def test_a_cascade_is_explained_by_its_decisions() -> None:
+    """The product of the printed probabilities is the choice's; what does not matter is left out."""
+    parts = designing("cascade", "workflow-mixed-v0")
+    space, outputs, team = parts["space"], parts["outputs"], parts["team"]
+    for seed in range(4):
+        choice = space.sample(outputs, jax.random.key(seed), team)
+        decisions = space.explain(outputs, choice, team)
+        product = np.prod([decision.probability for decision in decisions])
+        assert np.log(product) == pytest.approx(float(space.score(outputs, choice, team)[0]), abs=1e-3)
+        sized = space.sized[int(choice["mode"])]
+        members = int(choice["count"]) + 1 if sized else 1
+        assert [decision.what for decision in decisions][: 1 + sized] == ["mode", "count"][: 1 + sized]
+        assert len(decisions) == 1 + sized + 2 * members
+
+
+def test_a_cascade_gives_out_roles_and_tiers_in_turn() -> None:
+    env, params = jaxmas.make("workflow-mixed-v0")
+    _, team = jax.jit(env.reset)(jax.random.key(0), params)
+    space = DESIGN_SPACES["cascade"](env, 8)
+    names = list(TEMPLATES["workflow"].modes)
+    choice = space.propose(jax.random.key(0), team)
+    choice |= {"count": jnp.int32(2), "role": jnp.array([0, 5, 6, 0, 0, 0]), "tier": jnp.array([0, 1, 2, 0, 0, 0])}
+    chain = space.to_plan(choice | {"mode": jnp.int32(names.index("chain"))}, team)
+    assert chain.active.sum() == 3 and chain.role[1] == 4 and chain.role[2] == 5
+    assert chain.tier[:3].tolist() == [0, 1, 2]
+    alone = space.to_plan(choice | {"mode": jnp.int32(names.index("io"))}, team)
+    assert alone.active.sum() == 1
+    divided = space.to_plan(choice | {"mode": jnp.int32(names.index("divide"))}, team)
+    tasks = int(team.task_mask.sum())
+    second = (np.arange(16) // tasks == 1) & np.asarray(divided.active)
+    assert (
+        second.any() and (np.asarray(divided.role)[second] == 4).all() and (np.asarray(divided.tier)[second] == 1).all()
+    )
+
+
+@pytest.mark.parametrize("name", ["graph", "graph-fixed"])
+def test_graph_choices_are_a_distribution(name: str) -> None:
+    """Six links of three members."""
+    parts = designing(name, "workflow-mixed-v0")
+    space, outputs, team = parts["space"], parts["outputs"], parts["team"]
+    assert space.base(team).active.all()
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    choices = np.zeros((64, 3, 3), bool)
+    for index, (i, j) in enumerate(pairs):
+        choices[:, i, j] = np.arange(64) >> index & 1
+    log_probs = jax.vmap(lambda choice: space.score(outputs, choice, team)[0])(jnp.asarray(choices))
+    assert np.exp(np.asarray(log_probs)).sum() == pytest.approx(1, abs=1e-4)
+    entropy = float(space.score(outputs, jnp.asarray(choices[0]), team)[1])
+    assert entropy == pytest.approx(float(-(np.exp(log_probs) * log_probs).sum()) / 3, abs=1e-4)
+    explained = space.explain(outputs, jnp.asarray(choices[63]), team)
+    assert len(explained) == 6 and all(0 < link.probability < 1 for link in explained)
+
+
+def test_members_whom_nobody_hears_leave() -> None:
+    env, params = jaxmas.make("workflow-mixed-v0", num_agents=8)
+    _, team = jax.jit(env.reset)(jax.random.key(0), params)
+    space = DESIGN_SPACES["graph"](env, 8)
+    links = np.zeros((8, 8), bool)
+    links[0, 2], links[2, 4], links[1, 0], links[5, 3] = True, True, True, True
+    plan = space.to_plan(jnp.asarray(links), team)
+    assert np.flatnonzero(plan.active).tolist() == [0, 2, 4]
+    assert plan.reads[0, 0] == 2 and plan.reads[2, 0] == 4 and (plan.reads[4] == -1).all()
+    everyone = space.to_plan(~jnp.eye(8, dtype=bool), team)
+    assert everyone.active.sum() == 6 and (everyone.reads[:6] >= 0).sum() == 30
 
 
 def test_slot_edits_do_what_they_say() -> None:
@@ -226,6 +319,8 @@ def test_the_gradient_is_finite_and_reaches_everything(name: str, scenario: str)
     parts = designing(name, scenario)
     space = parts["space"]
     choice = jax.tree.map(jnp.zeros_like, space.mode(parts["outputs"], parts["team"]))
+    if name == "cascade":
+        choice["mode"] += len(space.modes) - 1  # one whose number of members is decided
     env, params = jaxmas.make(scenario, num_agents=parts["env"].num_agents)
     teams = jax.vmap(lambda key: env.reset(key, params)[1])(jax.random.split(jax.random.key(3), 8))
 
