@@ -4,7 +4,8 @@
 |---|---|---|
 | designer | a reasoning language model that writes code | a script decoder over the team observation |
 | teacher | a stronger model's designs | a search: designs tried on every query, the better ones imitated |
-| RL | GRPO on execution feedback | GRPO on plays; the first part of the run is the distillation |
+| RL | GRPO on execution feedback | the same on plays, after the first part of the run, which is the distillation |
+| advantage | over the group's spread | over the batch's: the group's blows up the cost of plans that all fail |
 | reward | performance, complexity, diversity or efficiency of a design | success − weights · complexity, cost |
 | rounds per query | several, on a verifier's feedback | one; with ``--coordination-interval`` more, on progress |
 | invalid program | no reward | the grammar allows none; in ``script-free`` it earns ``invalid_reward`` |
@@ -23,7 +24,7 @@ from jaxmas.designers import DesignerConfig, at_the_end
 from jaxmas.errors import check_numbers
 from jaxmas.groups import returns, score_designs
 from jaxmas.learners import Distillation, entropy_weight, imitated, imitation, optimiser
-from jaxmas.learning import descend, group_normalised, surrogate_loss
+from jaxmas.learning import against_the_others, descend, group_normalised, surrogate_loss
 from jaxmas.logs import log_plays
 from jaxmas.registry import ALGORITHMS
 from jaxmas.rollout import MetaStep
@@ -44,6 +45,8 @@ class FlowReasonerConfig(DesignerConfig):
     efficiency: float = 0.12
     """Weights of success, of members and links, and of cost."""
     invalid_reward: float = -1.0
+    advantage: Literal["batch", "group"] = "batch"
+    """Whose spread a plan's lead over the others of its query is measured in: the batch's, or its own group's."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be."""
@@ -74,7 +77,8 @@ class DistilThenGRPO(Distillation):
         distils = trial.progress < config.distil_share
         steps = trial.play(Teacher(policy), (params, jnp.where(distils, 0.5, 0.0)))
         weight, teacher = imitated(steps, config.temperature)
-        advantage = jnp.broadcast_to(group_normalised(returns(steps))[..., None], steps.reward.shape)
+        relative = {"group": group_normalised, "batch": against_the_others}[config.advantage]
+        advantage = jnp.broadcast_to(relative(returns(steps))[..., None], steps.reward.shape)
         old, counts = steps.info["log_prob"], steps.steps > 0
         options = {"clip": config.clip, "entropy_weight": entropy_weight(config, trial.progress)}
 

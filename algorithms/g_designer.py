@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.designers import DesignerConfig
 from jaxmas.errors import check_numbers
-from jaxmas.graph_space import GraphSpace, team_of
+from jaxmas.graph_space import GraphSpace, team_row
 from jaxmas.registry import ALGORITHMS
 from jaxmas.rollout import MetaStep
 from jaxmas.types import Environment
@@ -32,6 +32,8 @@ class GDesignerConfig(DesignerConfig):
     space: Literal["graph"] = "graph"
     team: str = ""
     """The strategy whose team it is; by default the environment's usual one."""
+    members: int = 0
+    """Members of the team, instead of the strategy's own number."""
     anchor: float = 2.0
     """How much likelier the team's own links are to begin with, in logits."""
     link_cost: float = 0.0
@@ -40,11 +42,11 @@ class GDesignerConfig(DesignerConfig):
     def __post_init__(self) -> None:
         """Refuse settings that cannot be."""
         super().__post_init__()
-        check_numbers(self.called, self, ("anchor", "link_cost"), 0)
+        check_numbers(self.called, self, ("anchor", "members", "link_cost"), 0)
 
     def policy(self, env: Environment, greedy: bool = False) -> LearnedPolicy:
         """Return the network that draws the team's graph."""
-        space = GraphSpace(env, self.width, team=team_of(self.team, env), anchor=self.anchor)
+        space = GraphSpace(env, self.width, team=team_row(self.team, self.members, env), anchor=self.anchor)
         return LearnedPolicy(space, greedy, self.sees)
 
     def utility(self, step: MetaStep) -> Float[Array, ""]:

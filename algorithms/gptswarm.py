@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.designers import DesignerConfig
 from jaxmas.errors import check_numbers
-from jaxmas.graph_space import GraphSpace, team_of
+from jaxmas.graph_space import GraphSpace, team_row
 from jaxmas.registry import ALGORITHMS
 from jaxmas.types import Environment
 
@@ -32,17 +32,19 @@ class GPTSwarmConfig(DesignerConfig):
     learning_rate: float = 0.1
     team: str = ""
     """The strategy whose team it is; by default the environment's usual one."""
+    members: int = 0
+    """Members of the team, instead of the strategy's own number."""
     anchor: float = 0.0
     """How much likelier the team's own links are to begin with, in logits."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be."""
         super().__post_init__()
-        check_numbers(self.called, self, ("anchor",), 0)
+        check_numbers(self.called, self, ("anchor", "members"), 0)
 
     def policy(self, env: Environment, greedy: bool = False) -> LearnedPolicy:
         """Return the graph of the team."""
-        space = GraphSpace(env, self.width, fixed=True, team=team_of(self.team, env), anchor=self.anchor)
+        space = GraphSpace(env, self.width, fixed=True, team=team_row(self.team, self.members, env), anchor=self.anchor)
         return LearnedPolicy(space, greedy)
 
 

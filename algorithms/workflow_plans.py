@@ -50,8 +50,8 @@ MODES: dict[str, tuple[int, ...]] = {
 """The cascade's modes of working together: one answers; one answers several times; each reads the next; all read all;
 the same until several agree; with a critic; members per subtask, who read along the graph, without and with votes. With
 a size of 1 there is one member, else their number is decided."""
-TEAM = (5, 6, 1, 1, 0, 1, 3)
-"""Whose links the graph space decides on: a mesh of six specialists."""
+TEAM = (5, 6, 1, 0, 0, 1, 1)
+"""Whose links the graph space decides on: a mesh of six weak specialists, but for its size the tuned ``mesh``."""
 HARD = 0.35
 """Seen difficulty above which ``hard`` takes the strong tier; below half of it, the weak one."""
 

@@ -74,8 +74,7 @@ class GraphSpace:
     def base(self, team: TeamObservation) -> Plan:
         """Return the team's plan with its own links."""
         templates = TEMPLATES[self.env.family]
-        row = self.team or getattr(templates, "team", templates.rows[-1])
-        return templates.build(self.env, templates.row(row), team)
+        return templates.build(self.env, templates.row(self.team or team_row("", 0, self.env)), team)
 
     def sample(
         self, outputs: Float[Array, "n n"], key: PRNGKeyArray, team: TeamObservation
@@ -164,12 +163,20 @@ def reached(plan: Plan) -> Bool[Array, "num_agents"]:
     return jax.lax.fori_loop(0, HOPS, hop, reader)
 
 
-def team_of(strategy: str, env: Environment) -> tuple[int, ...] | None:
-    """Return the row of the grammar that a strategy plays; None without a name."""
-    if not strategy:
-        return None
-    row = getattr(STRATEGIES[strategy](env), "row", None)
-    refuse(row is None, f"team: strategy {strategy!r} has no team of its own; take one that is a row of a grammar")
+def team_row(strategy: str, members: int, env: Environment) -> tuple[int, ...]:
+    """Return the row of the grammar that a strategy plays, the environment's usual team without a name.
+
+    Other than 0, ``members`` is put in the place of the row's size.
+    """
+    templates = TEMPLATES[env.family]
+    row: tuple[int, ...] = getattr(templates, "team", templates.rows[-1])
+    if strategy:
+        known = getattr(STRATEGIES[strategy](env), "row", None)
+        refuse(known is None, f"team: strategy {strategy!r} has no team of its own; take one that is a grammar's row")
+        row = known or row
+    if members and "size" in templates.parts:
+        size = list(templates.parts).index("size")
+        row = (*row[:size], members, *row[size + 1 :])
     return row
 
 

@@ -130,6 +130,10 @@ def misperceived(query: Query, params):
     return skill, difficulty, rho, handoff
 
 
+AGENT_TOKENS = ("active", "tier", "attempts", "agreement", "readers", "slot", "wave1", "wave2", "wave4", "wave8")
+"""What the columns of agent tokens are."""
+
+
 def _agent_tokens(env, state) -> Float[Array, "num_agents agent_features"]:
     """Return one row per slot: activity, tier, attempts, agreement, how many read it, and which slot it is."""
     n = env.num_agents

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 from jaxmas.environments.workflow import votes as v
 from jaxmas.environments.workflow.noise import hashed, uniform
 from jaxmas.environments.workflow.observe import (
+    AGENT_TOKENS,
     GLOBAL_FEATURES,
     Brief,
     agent_features,
@@ -108,6 +109,11 @@ class Workflow(Environment):
             inbox=self.inbox,
             max_quorum=v.MAX_COUNT,
         )
+
+    @property
+    def agent_token_names(self) -> tuple[str, ...]:
+        """Return what the columns of agent tokens are."""
+        return AGENT_TOKENS
 
     @property
     def global_feature_names(self) -> tuple[str, ...]:
