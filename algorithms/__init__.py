@@ -4,9 +4,10 @@
 def register() -> None:
     """Enter every strategy, template family and algorithm into the registry."""
     from jaxmas import cascade_space, design_spaces, graph_space, learners, script_space  # noqa: F401
-    from jaxmas.algorithms import (  # noqa: F401  # noqa: F401  # noqa: F401
+    from jaxmas.algorithms import (  # noqa: F401
         adas,
         aflow,
+        dylan,
         flow_reasoner,
         g_designer,
         gptswarm,
