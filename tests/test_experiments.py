@@ -17,10 +17,11 @@ from jaxmas.anchors import params_hash
 from jaxmas.checkpoints import atomic_write, atomic_write_json
 from jaxmas.errors import JaxmasError
 from jaxmas.experiments import meta_skill_study
-from jaxmas.experiments.frozen_ceiling import run, tables
+from jaxmas.experiments import study as run
+from jaxmas.experiments.frozen_ceiling import tables
 from jaxmas.experiments.frozen_ceiling.__main__ import main
-from jaxmas.experiments.frozen_ceiling.run import Settings, SwappedRoles
-from jaxmas.experiments.frozen_ceiling.systems import PARTS, Part, System
+from jaxmas.experiments.frozen_ceiling.systems import PARTS, Settings, SwappedRoles
+from jaxmas.experiments.study import Part, System
 from jaxmas.headroom import World
 from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import TEMPLATES
@@ -112,7 +113,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Part, Settings
         seeds=2,
         reference="a",
     )
-    part = dataclasses.replace(part, swap_roles=True)
+    part = dataclasses.replace(part, variants=PARTS["specialist"].variants)
     monkeypatch.setitem(PARTS, "toy", part)
     settings = Settings(parts=("toy",), test=4, runs=tmp_path / "runs", out=tmp_path / "out")
     log = [

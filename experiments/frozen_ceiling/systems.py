@@ -16,42 +16,15 @@ plays were added when their curves still rose at the end.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-FIRST_SEED = 100
-"""Seeds below were used to choose settings."""
+import jax.numpy as jnp
 
-
-@dataclasses.dataclass(frozen=True)
-class System:
-    """What is trained, and from which executors."""
-
-    algorithm: str
-    settings: Mapping[str, Any]
-    executor: str = "frozen-90"
-    times_the_plays: int = 1
-    """More plays than the others are given, where marked so in its name."""
-    reference: str | None = None
-    """What its lift is measured against, where that is not the part's reference."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Systems that are compared on one scenario; ``reference`` is what the others' lift is measured against."""
-
-    scenario: str
-    params: str
-    """Hash of the scenario's numbers, written down before the run."""
-    systems: Mapping[str, System]
-    plays: int
-    seeds: int
-    num_agents: int | None = None
-    reference: str = "meta-skill"
-    swap_roles: bool = False
-    """Play every trained system with its specialists' roles swapped, too."""
-
+from jaxmas.experiments import study
+from jaxmas.experiments.study import BEST, Part, Study, System
+from jaxmas.headroom import World
+from jaxmas.runs import LoadedPolicy
 
 CAPACITY = 32
 """Room for decisions per play: on ``workflow-mixed-v0`` for all that are made, whoever designs."""
@@ -67,9 +40,6 @@ def on_templates(mode: str, executor: str = "frozen-90", **settings: Any) -> Sys
     """Return the same with a designer that chooses templates."""
     return co_trained(mode, executor, space="template", **settings)
 
-
-BEST = "strategy:BEST"
-"""Stands for the strategy that earns most on validation queries with the executors at the start."""
 
 SYSTEMS = {
     "meta-skill": System("meta-skill", {}),
@@ -96,6 +66,30 @@ NARROW = {"plans_by": "strategy:roles-by-skill", "width": 8, "layers": 1, "agent
 """Executors too small to know every skill, from scratch, under a strategy that gives every subtask its specialist."""
 
 MIXED = "28fb3d017e1bbe87"
+
+
+@dataclasses.dataclass(frozen=True)
+class SwappedRoles:
+    """A meta-policy whose specialists are given the next one's role."""
+
+    meta: Any
+    skills: int
+
+    def init(self) -> Any:
+        """Return the carry of the meta-policy."""
+        return self.meta.init()
+
+    def apply(self, params: Any, carry: Any, team: Any, key: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """Return the plan, its specialists' roles swapped round."""
+        plan, carry, info = self.meta.apply(params, carry, team, key)
+        role = jnp.where(plan.role < self.skills, (plan.role + 1) % self.skills, plan.role)
+        return dataclasses.replace(plan, role=role), carry, info
+
+
+def with_swapped_roles(policy: LoadedPolicy, world: World) -> LoadedPolicy:
+    """Return a policy whose specialists are given the next one's role."""
+    return replace(policy, meta=SwappedRoles(policy.meta, len(world.params.tables)))
+
 
 PARTS = {
     "systems": Part("workflow-mixed-v0", MIXED, SYSTEMS, plays=153_600, seeds=10),
@@ -146,8 +140,16 @@ PARTS = {
         plays=25_600,
         seeds=10,
         reference="shared",
-        swap_roles=True,
+        variants={"swapped": with_swapped_roles},
     ),
 }
 
 SMALL = ("meta-skill", "executor-only-best-strategy", "coupled-template", "stagewise-10-template")
+STUDY = Study("frozen_ceiling", PARTS, {"systems": SMALL})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(study.Settings):
+    """Size of the study; its parts are systems, ceiling, crowd, specialist."""
+
+    study: ClassVar[Study] = STUDY

@@ -11,8 +11,8 @@ import jaxmas
 from jaxmas import plots
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.environments.workflow.params import role_names
-from jaxmas.experiments.frozen_ceiling.run import Settings, baselines, estimate, kept, sizes, stem, values_of
-from jaxmas.experiments.frozen_ceiling.systems import PARTS, Part
+from jaxmas.experiments.frozen_ceiling.systems import PARTS, Settings
+from jaxmas.experiments.study import Part, baselines, estimate, kept, sizes, stem, values_of
 from jaxmas.statistics import Estimate, paired_difference, relative_difference
 from jaxmas.structures import STRUCTURES
 
@@ -66,7 +66,7 @@ def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
             row["reward_lift"] = paired_difference(
                 values_of(record, "reward"), values_of(reference, "reward")
             ).to_json()
-        if part.swap_roles:
+        if part.variants:
             swapped = values_of(record, "success", "swapped")
             row["swapped"] = estimate(swapped)
             row["lost_by_swapping"] = estimate(swapped - values_of(record, "success"))

@@ -1,13 +1,20 @@
-"""Train the systems of a part, play them on the test queries, and keep what came of it."""
+"""Studies: train the systems of a part with several seeds, play them on the same test queries, keep what came of it.
+
+A study is a module with a ``Study``: parts, which are systems on one scenario, and tables of its own. Runs are ordinary
+run directories under ``--runs``: a study that was cut goes on where it stopped. What a finished system did on every
+query is kept beside the tables, in ``STUDY_PART/SYSTEM.json.gz``: it is not run again, on no machine, until that file
+is deleted; more seeds add to it.
+"""
 
 import dataclasses
 import gzip
 import json
-from collections.abc import Mapping
+import multiprocessing
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -15,23 +22,72 @@ from jaxmas import evaluation
 from jaxmas.anchors import params_hash
 from jaxmas.catalog import ALGORITHMS, TEMPLATES
 from jaxmas.checkpoints import atomic_write, atomic_write_json
-from jaxmas.errors import refuse
+from jaxmas.errors import JaxmasError, refuse
 from jaxmas.experiments import compare
-from jaxmas.experiments.frozen_ceiling.systems import BEST, FIRST_SEED, PARTS, Part, System
 from jaxmas.headroom import World
-from jaxmas.runs import load_policy, read_record
+from jaxmas.runs import LoadedPolicy, load_policy, read_record
 from jaxmas.statistics import hierarchical_bootstrap
 from jaxmas.training import read_log, train
+
+FIRST_SEED = 100
+"""Seeds below were used to choose settings."""
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """What is trained, and from which executors."""
+
+    algorithm: str
+    settings: Mapping[str, Any]
+    executor: str = "frozen-90"
+    times_the_plays: int = 1
+    """More plays than the others are given, where marked so in its name."""
+    reference: str | None = None
+    """What its lift is measured against, where that is not the part's reference."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Systems that are compared on one scenario; ``reference`` is what the others' lift is measured against."""
+
+    scenario: str
+    params: str
+    """Hash of the scenario's numbers, written down before the run."""
+    systems: Mapping[str, System]
+    plays: int
+    seeds: int
+    num_agents: int | None = None
+    reference: str = "meta-skill"
+    variants: Mapping[str, Callable[[LoadedPolicy, World], LoadedPolicy]] = dataclasses.field(default_factory=dict)
+    """What every trained system is played as besides, by name."""
+
+
+BEST = "strategy:BEST"
+"""Stands for the strategy that earns most on validation queries with the executors at the start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is compared."""
+
+    name: str
+    """How the names of its results begin, and of the module that runs it."""
+    parts: Mapping[str, Part]
+    small: Mapping[str, tuple[str, ...]]
+    """Systems of the parts of the small version."""
+    outcomes: tuple[str, ...] = ("reward", "cost")
+    """What is kept of every test query, besides its success."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Size of the study."""
+    """Size of a study."""
 
-    parts: tyro.conf.Positional[tuple[str, ...]] = tuple(PARTS)
-    """Parts to run: systems, ceiling, crowd, specialist."""
+    study: ClassVar[Study]
+    parts: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Parts to run; all of them where none is named."""
     small: bool = False
-    """Two seeds and a sixth of the plays for four of the systems: at most ten minutes on two cores."""
+    """Two seeds and a sixth of the plays for a few of the systems: some minutes on two cores."""
     only: tuple[str, ...] = ()
     """Only these systems of a part, to spread a study over machines; the tables are of all that is finished."""
     seeds: int | None = None
@@ -41,13 +97,13 @@ class Settings:
     """Test queries."""
     workers: int = 2
     """Processes; each trains all seeds of a system, which are one compiled program."""
-    runs: Path = Path("runs/frozen_ceiling")
-    out: Path = Path(__file__).resolve().parents[1] / "results"
+    runs: Path = Path("runs")
+    out: Path = Path(__file__).resolve().parent / "results"
 
 
 def part_of(name: str, settings: Settings) -> Part:
     """Return a part in the size that is asked for."""
-    part = PARTS[name]
+    part = settings.study.parts[name]
     if settings.small:
         part = dataclasses.replace(part, seeds=2, plays=part.plays // 6)
     return dataclasses.replace(part, seeds=settings.seeds or part.seeds, plays=settings.plays or part.plays)
@@ -103,17 +159,17 @@ def run_seed(run: Path, part: Part, made: System, config: Any, world: World, set
         policy = load_policy(str(run), world.env, world.params)
         test = evaluation.query_keys("test", settings.test)
         played = {"trained": compare.play(world, policy, test)}
-        if part.swap_roles:
-            swapped = dataclasses.replace(policy, meta=SwappedRoles(policy.meta, len(world.params.tables)))
-            played["swapped"] = compare.play(world, swapped, test)
-        atomic_write_json(run / "test.json", {key: rounded(outcomes) for key, outcomes in played.items()})
+        for variant, change in part.variants.items():
+            played[variant] = compare.play(world, change(policy, world), test)
+        kept_of = settings.study.outcomes
+        atomic_write_json(run / "test.json", {key: rounded(outcomes, kept_of) for key, outcomes in played.items()})
     played = json.loads((run / "test.json").read_text())
     return {"seed": seed, "provenance": read_record(run).provenance, "log": read_log(run / "log.jsonl"), **played}
 
 
-def rounded(outcomes: evaluation.Outcomes) -> dict[str, list[float]]:
+def rounded(outcomes: evaluation.Outcomes, names: tuple[str, ...]) -> dict[str, list[float]]:
     """Return what the tables need of every test query."""
-    rows = {name: np.round(outcomes[name].astype(float), 4).tolist() for name in ("reward", "cost")}
+    rows = {name: np.round(outcomes[name].astype(float), 4).tolist() for name in names}
     return {"success": outcomes["success"].astype(int).tolist(), **rows}
 
 
@@ -177,27 +233,9 @@ def best_strategy(world: World) -> str:
     return max(policies, key=lambda policy: compare.play(world, policy, keys)["reward"].mean()).name
 
 
-@dataclasses.dataclass(frozen=True)
-class SwappedRoles:
-    """A meta-policy whose specialists are given the next one's role."""
-
-    meta: Any
-    skills: int
-
-    def init(self) -> Any:
-        """Return the carry of the meta-policy."""
-        return self.meta.init()
-
-    def apply(self, params: Any, carry: Any, team: Any, key: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """Return the plan, its specialists' roles swapped round."""
-        plan, carry, info = self.meta.apply(params, carry, team, key)
-        role = jnp.where(plan.role < self.skills, (plan.role + 1) % self.skills, plan.role)
-        return dataclasses.replace(plan, role=role), carry, info
-
-
 def stem(name: str, settings: Settings) -> str:
     """Return how the names of a part's results begin."""
-    return f"frozen_ceiling_{name}" + ("_small" if settings.small else "")
+    return f"{settings.study.name}_{name}" + ("_small" if settings.small else "")
 
 
 def folder(system: str) -> str:
@@ -207,7 +245,7 @@ def folder(system: str) -> str:
 
 def directories(name: str, part: Part, system: str, settings: Settings) -> list[Path]:
     """Return the run directory of every seed."""
-    runs = settings.runs / (f"{name}-small" if settings.small else name) / folder(system)
+    runs = settings.runs / settings.study.name / (f"{name}-small" if settings.small else name) / folder(system)
     return [runs / f"seed-{FIRST_SEED + index}" for index in range(part.seeds)]
 
 
@@ -236,3 +274,33 @@ def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
 def estimate(values: np.ndarray) -> dict[str, Any]:
     """Return mean and interval over seeds and queries."""
     return hierarchical_bootstrap(values).to_json()
+
+
+def run_study(settings: Settings, write: Callable[[str, Part, Any], None]) -> None:
+    """Run the parts one after the other; tables are written anew whenever a system is done."""
+    study = settings.study
+    for name in settings.parts:
+        refuse(name not in study.parts, f"unknown part {name!r}; the parts are {', '.join(study.parts)}")
+    names = settings.parts or tuple(study.parts)
+    if settings.small:
+        names = tuple(study.small)
+    for name in names:
+        part, only = part_of(name, settings), settings.only or (study.small[name] if settings.small else ())
+        refuse(
+            bool(only) and not any(system in part.systems for system in only),
+            f"{name} has no system {', '.join(only)}; its systems are {'; '.join(part.systems)}",
+        )
+        with ProcessPoolExecutor(settings.workers, multiprocessing.get_context("spawn")) as pool:
+            systems = [system for system in part.systems if not only or system in only]
+            waiting = {pool.submit(run_system, name, system, settings): system for system in systems}
+            for done in as_completed(waiting):
+                print(f"{name}: {waiting[done]}: {done.result()}", flush=True)
+                write(name, part, settings)
+
+
+def command_line(kind: type[Settings], run: Callable[[Any], None], description: str | None) -> None:
+    """Run a study from the command line; what a user can mend is one line."""
+    try:
+        run(tyro.cli(kind, prog=f"python -m jaxmas.experiments.{kind.study.name}", description=description))
+    except JaxmasError as error:
+        raise SystemExit(f"error: {error}") from None
