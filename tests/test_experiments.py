@@ -16,7 +16,7 @@ import jaxmas
 from jaxmas.anchors import params_hash
 from jaxmas.checkpoints import atomic_write, atomic_write_json
 from jaxmas.errors import JaxmasError
-from jaxmas.experiments import meta_skill_study
+from jaxmas.experiments import meta_skill_study, study_tables
 from jaxmas.experiments import study as run
 from jaxmas.experiments.frozen_ceiling import tables
 from jaxmas.experiments.frozen_ceiling.__main__ import main
@@ -46,10 +46,10 @@ def test_the_command_of_a_study_gives_its_settings(settings: meta_skill_study.Se
 )
 def test_the_command_of_a_part_gives_its_settings(settings: Settings) -> None:
     for name in settings.parts:
-        words = shlex.split(tables.command(settings, name))
+        words = shlex.split(study_tables.command(settings, name))
         assert words[:3] == ["python", "-m", "jaxmas.experiments.frozen_ceiling"]
         assert tyro.cli(Settings, args=words[3:]) == dataclasses.replace(settings, parts=(name,))
-    small = shlex.split(tables.command(Settings(small=True), "systems"))
+    small = shlex.split(study_tables.command(Settings(small=True), "systems"))
     assert tyro.cli(Settings, args=small[3:]).small
 
 

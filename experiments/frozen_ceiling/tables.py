@@ -1,8 +1,7 @@
 """Write the tables and figures of what is kept."""
 
 import dataclasses
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from jaxmas import plots
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.environments.workflow.params import role_names
 from jaxmas.experiments.frozen_ceiling.systems import PARTS, Settings
-from jaxmas.experiments.study import Part, baselines, estimate, kept, sizes, stem, values_of
-from jaxmas.statistics import Estimate, paired_difference, relative_difference
+from jaxmas.experiments.study import Part, baselines, estimate, sizes, stem, values_of
+from jaxmas.experiments.study_tables import cell, command, percent, records_of, row_of
 from jaxmas.structures import STRUCTURES
 
 DRAWN = (
@@ -42,30 +41,10 @@ def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
     """Return the table of a part, the learning curves and the histograms of structures over training."""
     # All seeds that are kept, however few were asked for now.
     part = dataclasses.replace(part, seeds=max(part.seeds, PARTS[name].seeds))
-    found = {system: kept(name, part, system, settings) for system in part.systems}
-    records = {system: record for system, record in found.items() if record}
+    records = records_of(name, part, settings)
     methods: dict[str, Any] = {}
     for system, record in records.items():
-        logs = [run["log"] for run in record["runs"]]
-        row: dict[str, Any] = {key: estimate(values_of(record, key)) for key in ("success", "reward", "cost")}
-        row |= {
-            "seeds": len(logs),
-            "per_seed": values_of(record, "success").mean(axis=1).round(4).tolist(),
-            "environment_steps": float(np.mean([sum_of(log, "steps") for log in logs])),
-            "seconds": float(np.mean([sum(line["seconds"] for line in log) for log in logs])),
-            "made_by": sorted(
-                {f"{made['commit']} on {made['device']}" for made in (run["provenance"] for run in record["runs"])}
-            ),
-            "curves": curves(logs),
-        }
-        against = part.systems[system].reference or part.reference
-        reference = records.get(against)
-        if reference and system != against:
-            row["reference"] = against
-            row["lift"] = lift(values_of(record, "success"), values_of(reference, "success"))
-            row["reward_lift"] = paired_difference(
-                values_of(record, "reward"), values_of(reference, "reward")
-            ).to_json()
+        row = row_of(part, system, records)
         if part.variants:
             swapped = values_of(record, "success", "swapped")
             row["swapped"] = estimate(swapped)
@@ -80,45 +59,6 @@ def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
         "baselines": baselines(name, part, settings),
         "methods": methods,
     }
-
-
-def lift(success: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    """Return how much more success there is than in the reference: in points, and as a share of the reference's."""
-    relative = relative_difference(success, reference)
-    points = paired_difference(success, reference).to_json()
-    return {"points": points, "relative": [relative.mean, *relative.ci95]}
-
-
-def spans(log: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """Return how many updates each line of a log is the mean of."""
-    return np.diff([0] + [row["update"] for row in log])
-
-
-def sum_of(log: Sequence[Mapping[str, float]], key: str) -> float:
-    """Return the sum over all updates of what is logged as means."""
-    return float(np.sum(spans(log) * [row[key] for row in log]))
-
-
-def curves(logs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[float | None]]:
-    """Return each logged value over training, as the mean of the seeds that have it."""
-    length = min(len(log) for log in logs if log)
-    rows = [log[:length] for log in logs if log]
-    names = [name for name in rows[0][0] if name != "seconds"]
-
-    def mean(values):
-        known = [value for value in values if value is not None]
-        return round(float(np.mean(known)), 5) if known else None
-
-    return {name: [mean([log[index].get(name) for log in rows]) for index in range(length)] for name in names}
-
-
-def command(settings: Settings, name: str) -> str:
-    """Return the command line that runs a part."""
-    words = ["python", "-m", "jaxmas.experiments.frozen_ceiling", *(["--small"] if settings.small else [name])]
-    for field in ("seeds", "plays", "test"):
-        value = getattr(settings, field)
-        words += [] if value == getattr(Settings, field) else [f"--{field}", str(value)]
-    return shlex.join(words)
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -158,17 +98,6 @@ def markdown(result: dict[str, Any]) -> str:
             f"| {system} | {' | '.join(cell(row[key]) for key in ('success', 'swapped', 'lost_by_swapping'))} |"
         )
     return "\n".join([*lines, ""])
-
-
-def cell(row: Mapping[str, Any]) -> str:
-    """Return a mean with its interval."""
-    return str(Estimate(row["mean"], tuple(row["ci95"])))
-
-
-def percent(values: Sequence[float]) -> str:
-    """Return a relative change with its interval."""
-    mean, low, high = (f"{100 * value:+.1f}" for value in values)
-    return f"{mean} [{low}, {high}] %"
 
 
 def figures(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
