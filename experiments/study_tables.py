@@ -43,9 +43,15 @@ def row_of(
 
 
 def lift(success: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    """Return how much more success there is than in the reference: in points, and as a share of the reference's."""
-    relative = relative_difference(success, reference)
+    """Return how much more success there is than in the reference: in points, and as a share of the reference's.
+
+    There is no share of a success that may be none, as with a handful of queries.
+    """
     points = paired_difference(success, reference).to_json()
+    try:
+        relative = relative_difference(success, reference)
+    except ValueError:
+        return {"points": points, "relative": None}
     return {"points": points, "relative": [relative.mean, *relative.ci95]}
 
 
@@ -86,7 +92,9 @@ def cell(row: Mapping[str, Any]) -> str:
     return str(Estimate(row["mean"], tuple(row["ci95"])))
 
 
-def percent(values: Sequence[float]) -> str:
+def percent(values: Sequence[float] | None) -> str:
     """Return a relative change with its interval."""
+    if values is None:
+        return "–"
     mean, low, high = (f"{100 * value:+.1f}" for value in values)
     return f"{mean} [{low}, {high}] %"

@@ -16,8 +16,10 @@ import jaxmas
 from jaxmas.anchors import params_hash
 from jaxmas.checkpoints import atomic_write, atomic_write_json
 from jaxmas.errors import JaxmasError
-from jaxmas.experiments import meta_skill_study, study_tables
+from jaxmas.experiments import compare, meta_skill_study, study_tables
 from jaxmas.experiments import study as run
+from jaxmas.experiments.designers import systems as designers
+from jaxmas.experiments.designers import tables as designer_tables
 from jaxmas.experiments.frozen_ceiling import tables
 from jaxmas.experiments.frozen_ceiling.__main__ import main
 from jaxmas.experiments.frozen_ceiling.systems import PARTS, Settings, SwappedRoles
@@ -221,3 +223,54 @@ def test_trained_specialists_lose_by_swapping_their_roles(tmp_path: Path) -> Non
         lost[system] = run.values_of(record, "success").mean() - run.values_of(record, "success", "swapped").mean()
     assert lost["per-role"] > 0.05
     assert lost["shared"] < 0.03
+
+
+def test_the_systems_of_the_designers_are_given_the_same_plays() -> None:
+    for name, part in designers.PARTS.items():
+        setting = compare.Setting(part.scenario, part.num_agents)
+        world = setting.build()
+        assert params_hash(world.params) == part.params
+        for system, made in part.systems.items():
+            config = run.config_of(made, world, part.plays)
+            each = config.sizes.queries * config.sizes.designs
+            assert part.plays - each < config.updates * each <= part.plays, (name, system)
+        assert set(designers.SMALL.get(name, ())) <= set(part.systems)
+
+
+def test_the_table_of_designers(toy: tuple[Part, Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    """References are played; what is kept of systems is read; cost weights change what is left of the reward."""
+    part, _ = toy
+    env, params = jaxmas.make("workflow-mixed-v0", num_agents=4)
+    part = dataclasses.replace(
+        part, scenario="workflow-mixed-v0", params=params_hash(params), num_agents=4, variants={}
+    )
+    monkeypatch.setitem(designers.PARTS, "toy", part)
+    settings = designers.Settings(parts=("toy",), test=4, out=toy[1].out)
+    estimated = {key: run.estimate(np.array([[0.5, 0.25]])) for key in designer_tables.OUTCOMES}
+    beside = {
+        "strategies": {"chain": estimated},
+        "references": {
+            "best fixed plan": {"reward": estimated["reward"], "plan": "one"},
+            "best plan per query": {"low": estimated["reward"], "high": estimated["reward"]},
+        },
+    }
+    atomic_write_json(settings.out / "designers_toy" / "baselines.json", {**run.sizes(part, settings), **beside})
+    played = {name: [0.5] * 4 for name in ("reward", "cost", "latency", "active_agents")}
+    made_by = {"commit": "c", "device": "cpu"}
+    runs = [
+        {"provenance": made_by, "trained": {**played, "success": [1, 0, 1, 1]}, "log": [
+            {"update": 20, "plays": 40, "steps": 3.0, "success": 0.5, "seconds": 1.0}
+        ]}
+    ]  # fmt: skip
+    for system, made in part.systems.items():
+        record = {**run.sizes(part, settings), "system": run.described(made), "runs": runs}
+        atomic_write(run.record_of("toy", system, settings), gzip.compress(json.dumps(record).encode()))
+    designer_tables.write("toy", part, settings)
+    result = json.loads((settings.out / "designers_toy.json").read_text())
+    row = result["methods"]["a"]
+    assert row["success"]["mean"] == 0.75 and row["cost"]["mean"] == 0.5
+    weight = float(params.reward.cost)
+    assert row["reward_at_cost_weight"]["2.0"]["mean"] == pytest.approx(0.5 - weight * 0.5)
+    text = (settings.out / "designers_toy.md").read_text()
+    assert "| strategy `chain` |" in text and "best plan per query, lower bound" in text
+    assert (settings.out / "designers_toy_curves.png").stat().st_size > 1000

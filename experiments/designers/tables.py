@@ -1,0 +1,146 @@
+"""Write the tables and figures of what is kept."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from jaxmas import evaluation, headroom, plots, references
+from jaxmas.anchors import coordination_score
+from jaxmas.catalog import TEMPLATES
+from jaxmas.checkpoints import atomic_write_json, atomic_write_text
+from jaxmas.experiments import compare
+from jaxmas.experiments.designers.systems import PARTS, Settings
+from jaxmas.experiments.study import Part, estimate, sizes, stem, values_of
+from jaxmas.experiments.study_tables import cell, command, percent, records_of, row_of
+
+OUTCOMES = ("success", "reward", "cost", "latency", "active_agents")
+BOTTOM = headroom.HeadroomSettings(oracle_queries=512, oracle_plans=64, clamp_queries=32, clamp_plans=2)
+"""How the references are measured; what single fields are worth is in ``headroom.json``."""
+
+
+def write(name: str, part: Part, settings: Settings) -> None:
+    """Write a part's table and figures of what is finished."""
+    result = collate(name, part, settings)
+    begin = stem(name, settings)
+    atomic_write_json(settings.out / f"{begin}.json", result)
+    atomic_write_text(settings.out / f"{begin}.md", markdown(result))
+    if result["methods"]:
+        curves = {
+            method: (np.array(row["curves"]["plays"]), np.array(row["curves"]["success"], float))
+            for method, row in result["methods"].items()
+            if method in ("meta-skill", "masrouter", "flow-reasoner", "g-designer", "gptswarm", "aflow", "adas")
+        }
+        plots.save_png(plots.curves(curves, "plays", "success"), settings.out / f"{begin}_curves.png")
+
+
+def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
+    """Return the table of a part: systems, strategies, references."""
+    part = dataclasses.replace(part, seeds=max(part.seeds, PARTS[name].seeds))
+    records = records_of(name, part, settings)
+    beside = baselines(name, part, settings)
+    world = compare.Setting(part.scenario, part.num_agents).build()
+    weight = float(world.params.reward.cost)
+    methods = {}
+    for system, record in records.items():
+        row = row_of(part, system, records, OUTCOMES)
+        reward, cost = values_of(record, "reward"), values_of(record, "cost")
+        row["reward_at_cost_weight"] = {
+            factor: estimate(reward + (1 - factor) * weight * cost) for factor in compare.COST_WEIGHTS
+        }
+        executor = part.systems[system].executor
+        row["score"] = coordination_score(part.scenario, world.env, world.params, executor, row["reward"]["mean"])
+        methods[system] = row
+    return {
+        "part": name,
+        **sizes(part, settings),
+        "reference": part.reference,
+        "command": command(settings, name),
+        **beside,
+        "methods": methods,
+    }
+
+
+def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
+    """Return what every strategy and every reference does on the test queries, or what is kept of it."""
+    file = settings.out / stem(name, settings) / "baselines.json"
+    if file.exists():
+        known = json.loads(file.read_text())
+        if all(known[key] == value for key, value in sizes(part, settings).items()):
+            return {key: known[key] for key in ("strategies", "references")}
+    world = compare.Setting(part.scenario, part.num_agents).build()
+    test = evaluation.query_keys("test", settings.test)
+    strategies = {}
+    for policy in compare.strategies_of(world):
+        played = compare.play(world, policy, test)
+        strategies[policy.name] = {key: estimate(played[key][None].astype(float)) for key in OUTCOMES}
+    found = {"strategies": strategies, "references": references_of(world, settings)}
+    atomic_write_json(file, {**sizes(part, settings), **found})
+    return found
+
+
+def references_of(world: headroom.World, settings: Settings) -> dict[str, Any]:
+    """Return the rewards of the best fixed plan, the best three, the rule, and the best plan per query."""
+    sized = dataclasses.replace(BOTTOM, test=settings.test, oracle_queries=min(BOTTOM.oracle_queries, settings.test))
+    chosen = headroom.choose(world, sized)
+    test = evaluation.query_keys("test", settings.test)
+    features = references.global_features(world.env, world.params, test)
+    few = references.best_few(chosen.rewards, 3)
+    rows = {
+        "best fixed plan": np.full(settings.test, chosen.fixed),
+        "best strategy": np.full(settings.test, chosen.strategy),
+    }
+    index = np.stack([*rows.values(), chosen.rule.taken(features)])
+    values = headroom.play_rows(world, index, test, sized.replicates)
+    found = dict(zip((*rows, "depth-3 rule"), values, strict=True))
+    three = np.stack([np.full(settings.test, row) for row in few])
+    first, all_of_them = (headroom.play_rows(world, three, test, replicates) for replicates in (8, 16))
+    # Chosen on the first half of the replicates, scored on the second.
+    found["best three plans, the better by trial"] = (2 * all_of_them - first)[
+        first.argmax(axis=0), np.arange(settings.test)
+    ]
+    bracket = headroom.best_per_query(world, chosen, test[: sized.oracle_queries], sized, lambda done: None)
+    shown: dict[str, Any] = {reference: {"reward": estimate(rewards[None])} for reference, rewards in found.items()}
+    shown["best plan per query"] = headroom.shifted(bracket, found["best strategy"], sized.oracle_queries)
+    templates = TEMPLATES[world.env.family]
+    for reference, row in (("best fixed plan", chosen.fixed), ("best strategy", chosen.strategy)):
+        shown[reference]["plan"] = templates.describe(templates.rows[row])
+    shown["best three plans, the better by trial"]["plan"] = "; ".join(
+        templates.describe(templates.rows[row]) for row in few
+    )
+    return shown
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the table for people."""
+    made = sorted({made for row in result["methods"].values() for made in row["made_by"]})
+    lines = [
+        f"# Designers: {result['part']}",
+        "",
+        f"`{result['command']}`, commit {', '.join(made)}; `{result['scenario']}` (parameters {result['params']}), "
+        f"{result['plays']:,} plays per run, {result['test']} test queries. Published systems are simulated in their "
+        f"style. Lift: of success over *{result['reference']}*, on the same queries.",
+        "",
+        "| system | seeds | success | reward | cost | latency | members | lift | at ½ · cost | at 2 · cost | score |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for system, row in sorted(result["methods"].items(), key=lambda item: -item[1]["reward"]["mean"]):
+        at = row["reward_at_cost_weight"]
+        cells = [
+            *(cell(row[key]) for key in OUTCOMES),
+            percent(row["lift"]["relative"]) if "lift" in row else "",
+            *(f"{at[factor]['mean']:.3f}" for factor in (0.5, 2.0)),
+            "–" if row["score"] is None else f"{row['score']:.2f}",
+        ]
+        lines.append(f"| {system} | {row['seeds']} | {' | '.join(cells)} |")
+    for strategy, row in sorted(result["strategies"].items(), key=lambda item: -item[1]["reward"]["mean"]):
+        lines.append(f"| strategy `{strategy}` | – | {' | '.join(cell(row[key]) for key in OUTCOMES)} | | | | |")
+    lines += ["", "| reference | reward | plan |", "|---|---|---|"]
+    for reference, row in result["references"].items():
+        if "low" in row:
+            low, high = cell(row["low"]), cell(row["high"])
+            lines += [f"| {reference}, lower bound | {low} | |", f"| {reference}, upper bound | {high} | |"]
+        else:
+            lines.append(f"| {reference} | {cell(row['reward'])} | {row.get('plan', '')} |")
+    return "\n".join([*lines, ""])
