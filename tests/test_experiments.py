@@ -240,10 +240,9 @@ def test_the_systems_of_the_designers_are_given_the_same_plays() -> None:
 def test_the_table_of_designers(toy: tuple[Part, Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     """References are played; what is kept of systems is read; cost weights change what is left of the reward."""
     part, _ = toy
-    env, params = jaxmas.make("workflow-mixed-v0", num_agents=4)
-    part = dataclasses.replace(
-        part, scenario="workflow-mixed-v0", params=params_hash(params), num_agents=4, variants={}
-    )
+    params = jaxmas.make("workflow-mixed-v0", num_agents=4)[1]
+    world: dict[str, Any] = {"scenario": "workflow-mixed-v0", "params": params_hash(params), "num_agents": 4}
+    part = dataclasses.replace(part, **world, variants={})
     monkeypatch.setitem(designers.PARTS, "toy", part)
     settings = designers.Settings(parts=("toy",), test=4, out=toy[1].out)
     estimated = {key: run.estimate(np.array([[0.5, 0.25]])) for key in designer_tables.OUTCOMES}

@@ -3,8 +3,8 @@
 ``python -m jaxmas.experiments.designers [PART …] [--small]`` trains every system of a part with every seed, over the
 same frozen executors and with the same number of plays, plays it on the same test queries, and writes
 ``experiments/results/designers_PART.json``, ``.md`` and figures; ``jaxmas.experiments.study`` says how it runs and
-what is kept. Beside the systems stand every strategy, the best fixed plan, the best three, the depth-3 rule and the best
-plan per query, bracketed.
+what is kept. Beside the systems stand every strategy, the best fixed plan, the best three, the depth-3 rule and the
+best plan per query, bracketed.
 
 ``systems`` says what is compared and what was expected; ``tables`` tells what came out.
 """

@@ -16,7 +16,9 @@ from jaxmas.experiments.study import Part, estimate, sizes, stem, values_of
 from jaxmas.experiments.study_tables import cell, command, percent, records_of, row_of
 
 OUTCOMES = ("success", "reward", "cost", "latency", "active_agents")
-BOTTOM = headroom.HeadroomSettings(oracle_queries=512, oracle_plans=64, clamp_queries=32, clamp_plans=2)
+DRAWN = ("meta-skill", "masrouter", "flow-reasoner", "g-designer", "gptswarm", "aflow", "adas")
+"""Systems whose learning curves are drawn; all of a part that has none of them."""
+SIZES = headroom.HeadroomSettings(oracle_queries=512, oracle_plans=64, clamp_queries=32, clamp_plans=2)
 """How the references are measured; what single fields are worth is in ``headroom.json``."""
 
 
@@ -26,12 +28,11 @@ def write(name: str, part: Part, settings: Settings) -> None:
     begin = stem(name, settings)
     atomic_write_json(settings.out / f"{begin}.json", result)
     atomic_write_text(settings.out / f"{begin}.md", markdown(result))
-    if result["methods"]:
-        curves = {
-            method: (np.array(row["curves"]["plays"]), np.array(row["curves"]["success"], float))
-            for method, row in result["methods"].items()
-            if method in ("meta-skill", "masrouter", "flow-reasoner", "g-designer", "gptswarm", "aflow", "adas")
-        }
+    methods = result["methods"]
+    drawn = [method for method in DRAWN if method in methods] or list(methods)
+    if drawn:
+        logs = {method: methods[method]["curves"] for method in drawn}
+        curves = {method: (np.array(log["plays"]), np.array(log["success"], float)) for method, log in logs.items()}
         plots.save_png(plots.curves(curves, "plays", "success"), settings.out / f"{begin}_curves.png")
 
 
@@ -82,7 +83,7 @@ def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
 
 def references_of(world: headroom.World, settings: Settings) -> dict[str, Any]:
     """Return the rewards of the best fixed plan, the best three, the rule, and the best plan per query."""
-    sized = dataclasses.replace(BOTTOM, test=settings.test, oracle_queries=min(BOTTOM.oracle_queries, settings.test))
+    sized = dataclasses.replace(SIZES, test=settings.test, oracle_queries=min(SIZES.oracle_queries, settings.test))
     chosen = headroom.choose(world, sized)
     test = evaluation.query_keys("test", settings.test)
     features = references.global_features(world.env, world.params, test)
