@@ -7,14 +7,17 @@ def register() -> None:
     from jaxmas.algorithms import (  # noqa: F401
         adas,
         aflow,
+        agent_prune,
         dylan,
         flow_reasoner,
         g_designer,
         gptswarm,
         ippo,
+        maas,
         maker,
         masrouter,
         meta_skill,
         metaagent_x,
+        puppeteer,
         workflow_strategies,
     )

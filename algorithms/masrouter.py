@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 
 from jaxtyping import Array, Float
 
-from jaxmas.designers import DesignerConfig, at_the_end
+from jaxmas.designers import DesignerConfig, success_less_cost
 from jaxmas.errors import check_numbers
 from jaxmas.registry import ALGORITHMS
 from jaxmas.rollout import MetaStep
@@ -41,7 +41,7 @@ class MasRouterConfig(DesignerConfig):
 
     def utility(self, step: MetaStep) -> Float[Array, ""]:
         """Return success − λ · cost, at the end of a query."""
-        return at_the_end(step, step.metrics["success"] - self.cost_weight * step.metrics["cost"])
+        return success_less_cost(step, self.cost_weight)
 
 
 ALGORITHMS.add("masrouter", MasRouterConfig, "a cascade of mode, number, roles and tiers per query (MasRouter-style)")

@@ -291,7 +291,7 @@ class LearnedPolicy:
     greedy: bool = False
     sees: Literal["all", "global", "nothing"] = "all"
 
-    def init(self) -> tuple:
+    def init(self) -> Any:
         """Return the empty carry."""
         return ()
 
@@ -300,8 +300,8 @@ class LearnedPolicy:
         return self.space.network.apply(params, self._shown(team))
 
     def apply(
-        self, params: Any, carry: tuple, team: TeamObservation, key: PRNGKeyArray
-    ) -> tuple[Plan, tuple, dict[str, Any]]:
+        self, params: Any, carry: Any, team: TeamObservation, key: PRNGKeyArray
+    ) -> tuple[Plan, Any, dict[str, Any]]:
         """Return a plan; the info holds the choice, whether it is valid, its log-probability and the value."""
         space = self.space
         outputs, value = self.outputs(params, team)

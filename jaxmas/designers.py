@@ -22,7 +22,7 @@ from jaxmas.registry import DESIGN_SPACES
 from jaxmas.rollout import MetaStep, Policies
 from jaxmas.types import Environment, MetaPolicy, TeamObservation
 
-SpaceName = Literal["template", "slots", "script", "script-free", "cascade", "graph", "graph-fixed"]
+SpaceName = Literal["template", "slots", "script", "script-free", "cascade", "graph", "graph-fixed", "layers", "steps"]
 LearnerName = Literal[
     "group", "ppo", "grpo", "reinforce", "reinforce-baseline", "evolution", "distil", "mcts", "archive"
 ]
@@ -167,3 +167,8 @@ def update(
 def at_the_end(step: MetaStep, earned: Float[Array, ""]) -> Float[Array, ""]:
     """Return what a query earned at the decision in whose interval it ended, and nothing before and after."""
     return jnp.where((step.terminated | step.truncated) & (step.steps > 0), earned, 0.0)
+
+
+def success_less_cost(step: MetaStep, cost_weight: float) -> Float[Array, ""]:
+    """Return success − λ · cost, at the end of a query."""
+    return at_the_end(step, step.metrics["success"] - cost_weight * step.metrics["cost"])

@@ -32,14 +32,16 @@ class GraphNetwork(nn.Module):
     num_agents: int
     width: int
     fixed: bool
+    rounds: int
 
     @nn.compact
     def __call__(self, team: TeamObservation) -> tuple[Float[Array, "num_agents num_agents"], Float[Array, ""]]:
         """Return the score of reader and read, beside the team's own links, and the value of the query."""
         zeros = nn.initializers.zeros
         if self.fixed:
-            shape = (self.num_agents, self.num_agents)
-            return self.param("links", zeros, shape), self.param("value", zeros, ())
+            links = self.param("links", zeros, (self.rounds, self.num_agents, self.num_agents))
+            later = (team.global_features[-1] > 0).astype(jnp.int32)
+            return links[jnp.minimum(later, self.rounds - 1)], self.param("value", zeros, ())
         summary, _, agents = TeamEncoder(self.width)(team)
         context = jnp.tile(nn.relu(nn.Dense(self.width)(summary)), (len(agents), 1))
         members = nn.relu(nn.Dense(self.width)(jnp.concatenate([agents, context], axis=-1)))
@@ -60,6 +62,10 @@ class GraphSpace:
     """The row of the grammar that is the team; None takes the environment's usual one."""
     anchor: float = 2.0
     """How much likelier the team's own links are, and others less, in logits."""
+    rounds: int = 1
+    """With ``fixed``: 2 has scores of their own for the plans after the first, by the time that is seen."""
+    keep: float | None = None
+    """Share of the possible links that the likeliest graph has; by default those with a probability above ½."""
 
     @property
     def name(self) -> str:
@@ -69,7 +75,7 @@ class GraphSpace:
     @property
     def network(self) -> GraphNetwork:
         """Return the network that parametrises the choice."""
-        return GraphNetwork(self.env.num_agents, self.width, self.fixed)
+        return GraphNetwork(self.env.num_agents, self.width, self.fixed, self.rounds)
 
     def base(self, team: TeamObservation) -> Plan:
         """Return the team's plan with its own links."""
@@ -84,9 +90,12 @@ class GraphSpace:
         return jax.random.bernoulli(key, jax.nn.sigmoid(logits)) & possible
 
     def mode(self, outputs: Float[Array, "n n"], team: TeamObservation) -> Bool[Array, "num_agents num_agents"]:
-        """Return the links that are likelier than not."""
+        """Return the links that are likelier than not, or the likeliest share of them."""
         logits, possible = self.links(outputs, team)
-        return (logits > 0) & possible
+        if self.keep is None:
+            return (logits > 0) & possible
+        place = jnp.argsort(jnp.argsort(jnp.where(possible, -logits, jnp.inf).ravel(), stable=True))
+        return (place.reshape(logits.shape) < jnp.round(self.keep * jnp.sum(possible))) & possible
 
     def score(
         self, outputs: Float[Array, "n n"], choice: Bool[Array, "num_agents num_agents"], team: TeamObservation

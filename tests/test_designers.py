@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import jaxmas
+from jaxmas.algorithms.agent_prune import AgentPruneConfig
 from jaxmas.algorithms.flow_reasoner import FlowReasonerConfig
 from jaxmas.algorithms.g_designer import GDesignerConfig
 from jaxmas.algorithms.gptswarm import GPTSwarmConfig
 from jaxmas.algorithms.masrouter import MasRouterConfig
+from jaxmas.algorithms.puppeteer import PuppeteerConfig
 from jaxmas.catalog import ALGORITHMS, DESIGN_SPACES, LEARNERS, STRATEGIES
 from jaxmas.designers import DesignerConfig, LearnerName, SpaceName, at_the_end
 from jaxmas.errors import JaxmasError
@@ -29,24 +31,26 @@ SMALL: dict[str, Any] = {"queries": 4, "plans": 4, "width": 8, "updates": 4}
 
 
 @functools.cache
-def world(scenario: str = "workflow-mixed-v0") -> tuple[Any, Any, Policies]:
-    env, params = jaxmas.make(scenario, num_agents=4)
+def world(scenario: str = "workflow-mixed-v0", interval: int | None = None) -> tuple[Any, Any, Policies]:
+    env, params = jaxmas.make(scenario, num_agents=4, coordination_interval=interval)
     executor = "scripted" if env.family == "workflow" else "act"
     return env, params, Policies(RandomPolicy(env), None, *jaxmas.load_executor(executor, env, params))
 
 
 @functools.cache
-def trained(config: Any, scenario: str = "workflow-mixed-v0") -> tuple[Any, dict[str, np.ndarray]]:
-    env, params, start = world(scenario)
+def trained(
+    config: Any, scenario: str = "workflow-mixed-v0", interval: int | None = None
+) -> tuple[Any, dict[str, np.ndarray]]:
+    env, params, start = world(scenario, interval)
     state = first_state(config, env, params, jax.random.key(0), start)
     return run_updates(config, env, params, start, state, config.updates)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_learns_and_explains_itself(name: str) -> None:
-    config = ALGORITHMS[name](**SMALL)
-    env, params, start = world()
-    state, logs = trained(config)
+    config, interval = ALGORITHMS[name](**SMALL), 4 if name == "puppeteer" else None
+    env, params, start = world(interval=interval)
+    state, logs = trained(config, interval=interval)
     assert config.called == name
     assert np.isfinite(logs["reward"]).all() and (logs["steps"] > 0).all()
     assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.params))
@@ -150,3 +154,48 @@ def test_links_are_charged() -> None:
     plans = played().plan
     links = np.asarray((plans.reads >= 0).sum(axis=(2, 3)) / np.maximum(plans.active.sum(axis=2), 1))
     assert np.allclose(free - dear, 0.1 * links, atol=1e-6) and links.any()
+
+
+def test_the_weakest_links_are_cut() -> None:
+    """Of twelve possible links of four members a quarter is left: the likeliest, of the first plan and of the later."""
+    env, params, _ = world()
+    config = AgentPruneConfig(members=4, keep=0.25, anchor=0.0)
+    policy = config.policy(env, greedy=True)
+    space, team = policy.space, env.reset(jax.random.key(0), params)[1]
+    weights: Any = policy.initial_params(jax.random.key(0), team)
+    links = np.random.default_rng(0).normal(size=(2, 4, 4)).astype(np.float32)
+    weights = {"params": {**weights["params"], "links": jnp.asarray(links)}}
+    again = dataclasses.replace(team, global_features=team.global_features.at[-1].set(1))
+    for later, shown in enumerate((team, again)):
+        outputs, _ = policy.outputs(weights, shown)
+        kept = np.asarray(space.mode(outputs, shown))
+        scores = np.where(np.eye(4, dtype=bool), -np.inf, links[later])
+        assert kept.sum() == 3 and scores[kept].min() > scores[~kept].max()
+    drawn = np.asarray(config.policy(env).space.sample(outputs, jax.random.key(0), team))
+    assert drawn.sum() > 3  # in training all links are drawn
+    with pytest.raises(JaxmasError, match="agent-prune: keep is 2"):
+        AgentPruneConfig(keep=2.0)
+
+
+def test_an_orchestrator_calls_member_after_member() -> None:
+    """Every plan has one member more until it stops; who joins reads those before, and the reporter reads all."""
+    env, params, _ = world(interval=4)
+    config = PuppeteerConfig(**SMALL)
+    policy = config.policy(env)
+    team = env.reset(jax.random.key(0), params)[1]
+    tiers = env.plan_space.num_tiers
+    space: Any = policy.space
+    plan = policy.init()
+    for choice, members in ((1 + 2 * tiers + 1, 1), (0, 1), (1 + 5 * tiers, 2), (1, 3)):
+        plan = space.extend(plan, jnp.int32(choice))
+        assert plan.active.tolist() == [slot < members for slot in range(4)]
+    assert plan.role[:3].tolist() == [2, 5, 0] and plan.tier[:3].tolist() == [1, 0, 0]
+    assert sorted(plan.reads[0][plan.reads[0] >= 0].tolist()) == [1, 2]
+    assert sorted(plan.reads[2][plan.reads[2] >= 0].tolist()) == [0, 1]
+    weights = policy.initial_params(jax.random.key(1), team)
+    drawn = [policy.apply(weights, policy.init(), team, jax.random.key(seed))[2]["choice"] for seed in range(20)]
+    assert min(map(int, drawn)) > 0  # the first call is not to stop
+    outputs, _ = policy.outputs(weights, dataclasses.replace(team, agent_tokens=team.agent_tokens.at[0, 0].set(1)))
+    assert outputs[0] > -1
+    with pytest.raises(JaxmasError, match="give a --coordination-interval below it"):
+        config.policy(world()[0])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxmas
+from jaxmas.algorithms.maas import LAYERS
 from jaxmas.algorithms.meta_skill import MetaSkillConfig
 from jaxmas.cascade_space import LATENT
 from jaxmas.environments.probes import OPTIMAL
@@ -119,9 +120,9 @@ def designing(name: str, scenario: str) -> dict[str, Any]:
 
 SPACES = [
     (name, scenario)
-    for name in ("template", "slots", "cascade")
+    for name in ("template", "slots", "cascade", "layers")
     for scenario in ("probe-context-v0", "workflow-mixed-v0")
-] + [(name, "workflow-mixed-v0") for name in ("graph", "graph-fixed")]
+] + [(name, "workflow-mixed-v0") for name in ("graph", "graph-fixed", "steps")]
 spaces = pytest.mark.parametrize(("name", "scenario"), SPACES)
 
 
@@ -174,7 +175,7 @@ def test_the_mode_is_the_likeliest(name: str, scenario: str) -> None:
     space, outputs, team = parts["space"], parts["outputs"], parts["team"]
     best = space.score(outputs, space.mode(outputs, team), team)[0]
     draw = jax.vmap(lambda key: space.score(outputs, space.sample(outputs, key, team), team)[0])
-    if name != "cascade":  # which takes one decision after another, each time the likeliest
+    if name not in ("cascade", "layers"):  # which take one decision after another, each time the likeliest
         assert (draw(jax.random.split(jax.random.key(4), 200)) <= best + 1e-5).all()
     if name in ("template", "slots"):
         logits = outputs if isinstance(outputs, dict) else {"template": outputs}
@@ -197,8 +198,8 @@ def test_every_draw_is_a_legal_plan(name: str, scenario: str) -> None:
     plans, violations = jax.vmap(draw)(jax.random.split(jax.random.key(5), 64))
     assert not violations.any()
     flat_rows = np.concatenate([np.asarray(leaf).reshape(64, -1) for leaf in jax.tree.leaves(plans)], axis=1)
-    few = env.family == "probe" or name.startswith("graph")  # of three members
-    assert len(np.unique(flat_rows, axis=0)) > (1 if few else 32)
+    few = env.family == "probe" or name in ("graph", "graph-fixed", "steps")  # of three members, or one
+    assert len(np.unique(flat_rows, axis=0)) > (1 if few else 24)
 
 
 def test_cascade_choices_are_a_distribution() -> None:
@@ -218,6 +219,40 @@ def test_cascade_choices_are_a_distribution() -> None:
     law = jax.vmap(lambda choice: jax.nn.softmax(space.decode(outputs, choice)["mode"])[1])(drawn)
     assert np.mean(drawn["mode"]) == pytest.approx(float(np.mean(law)), abs=0.04)
     assert np.std(np.asarray(law)) > 0.01 and abs(float(np.mean(drawn["latent"]))) < 0.05
+
+
+def test_layers_are_a_distribution() -> None:
+    """Up to the first exit; on the probe there are two solvers, and no exit from the first layer."""
+    parts = designing("layers", "probe-context-v0")
+    space, outputs, team = parts["space"], parts["outputs"], parts["team"]
+    assert space.operators == ("exit", "tier-0 solver", "tier-1 solver")
+    every = np.stack(np.meshgrid(*[np.arange(3)] * LAYERS, indexing="ij"), axis=-1).reshape(-1, LAYERS)
+    ended = np.cumsum(every == 0, axis=1) > 0
+    canonical = every[(every[:, 0] > 0) & (~ended | (every == 0)).all(axis=1)]
+    log_probs = jax.vmap(lambda choice: space.score(outputs, choice, team)[0])(jnp.asarray(canonical))
+    assert np.exp(np.asarray(log_probs, np.float64)).sum() == pytest.approx(1, abs=1e-4)
+    explained = space.explain(outputs, jnp.array([1, 2, 0, 0, 0, 0]), team)
+    assert [decision.value for decision in explained] == ["tier-0 solver", "tier-1 solver", "exit"]
+    score = space.score(outputs, jnp.array([1, 2, 0, 2, 2, 2]), team)[0]
+    assert sum(np.log(decision.probability) for decision in explained) == pytest.approx(float(score), abs=1e-4)
+
+
+def test_operators_build_a_team() -> None:
+    env, params = jaxmas.make("workflow-mixed-v0")
+    _, team = jax.jit(env.reset)(jax.random.key(0), params)
+    space = DESIGN_SPACES["layers"](env, 8)
+    weak, strong, critic, votes, divide = (space.operators.index(name) for name in (
+        "weak solver", "strong solver", "critic", "two more votes", "divide"
+    ))  # fmt: skip
+    plan = space.to_plan(jnp.array([votes, weak, strong, critic, 0, weak]), team)
+    assert plan.active.sum() == 3 and (plan.quorum == 3).all()
+    assert plan.tier[:3].tolist() == [0, 2, 2] and plan.role[2] == 5 and (plan.role[:2] != 5).all()
+    assert (plan.task == -1).all() and (plan.reads[0] >= 0).sum() == 2
+    divided = space.to_plan(jnp.array([weak, divide, strong, 0, 0, 0]), team)
+    tasks = int(team.task_mask.sum())
+    copies = np.arange(16)[np.asarray(divided.active)] // tasks
+    assert copies.max() == 1 and (np.asarray(divided.tier)[divided.active] == copies * 2).all()
+    assert (np.asarray(divided.task)[divided.active] >= 0).all()
 
 
 def test_a_cascade_is_explained_by_its_decisions() -> None:
