@@ -77,6 +77,8 @@ class Study:
     """Systems of the parts of the small version."""
     outcomes: tuple[str, ...] = ("reward", "cost")
     """What is kept of every test query, besides its success."""
+    notes: Callable[[LoadedPolicy, World], dict[str, Any]] | None = None
+    """What else is kept of a trained policy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,8 +163,10 @@ def run_seed(run: Path, part: Part, made: System, config: Any, world: World, set
         played = {"trained": compare.play(world, policy, test)}
         for variant, change in part.variants.items():
             played[variant] = compare.play(world, change(policy, world), test)
-        kept_of = settings.study.outcomes
-        atomic_write_json(run / "test.json", {key: rounded(outcomes, kept_of) for key, outcomes in played.items()})
+        result: dict[str, Any] = {key: rounded(row, settings.study.outcomes) for key, row in played.items()}
+        if settings.study.notes is not None:
+            result["notes"] = settings.study.notes(policy, world)
+        atomic_write_json(run / "test.json", result)
     played = json.loads((run / "test.json").read_text())
     return {"seed": seed, "provenance": read_record(run).provenance, "log": read_log(run / "log.jsonl"), **played}
 

@@ -13,6 +13,7 @@ import pytest
 import tyro
 
 import jaxmas
+from jaxmas.algorithms.masrouter import MasRouterConfig
 from jaxmas.anchors import params_hash
 from jaxmas.checkpoints import atomic_write, atomic_write_json
 from jaxmas.errors import JaxmasError
@@ -24,9 +25,11 @@ from jaxmas.experiments.frozen_ceiling import tables
 from jaxmas.experiments.frozen_ceiling.__main__ import main
 from jaxmas.experiments.frozen_ceiling.systems import PARTS, Settings, SwappedRoles
 from jaxmas.experiments.study import Part, System
+from jaxmas.graph_space import team_row
 from jaxmas.headroom import World
 from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import TEMPLATES
+from jaxmas.runs import LoadedPolicy
 
 
 @pytest.mark.parametrize(
@@ -261,15 +264,33 @@ def test_the_table_of_designers(toy: tuple[Part, Settings], monkeypatch: pytest.
             {"update": 20, "plays": 40, "steps": 3.0, "success": 0.5, "seconds": 1.0}
         ]}
     ]  # fmt: skip
+    runs[0]["notes"] = {"designs": [[["mode", "io", 0.25]]], "links": {"to bad": 0.5, "to honest": 2.0}}
     for system, made in part.systems.items():
-        record = {**run.sizes(part, settings), "system": run.described(made), "runs": runs}
+        record = {**run.sizes(part, settings), "system": run.described(made), "runs": 2 * runs}
         atomic_write(run.record_of("toy", system, settings), gzip.compress(json.dumps(record).encode()))
     designer_tables.write("toy", part, settings)
     result = json.loads((settings.out / "designers_toy.json").read_text())
     row = result["methods"]["a"]
     assert row["success"]["mean"] == 0.75 and row["cost"]["mean"] == 0.5
+    assert row["links"]["to bad"]["mean"] == 0.5
+    assert "mode: io (0.25)." in (settings.out / "designers_toy_designs.md").read_text()
     weight = float(params.reward.cost)
     assert row["reward_at_cost_weight"]["2.0"]["mean"] == pytest.approx(0.5 - weight * 0.5)
     text = (settings.out / "designers_toy.md").read_text()
     assert "| strategy `chain` |" in text and "best plan per query, lower bound" in text
     assert (settings.out / "designers_toy_curves.png").stat().st_size > 1000
+
+
+def test_notes_tell_what_is_designed_and_who_is_read() -> None:
+    env, params = jaxmas.make("workflow-roster-v0")
+    world = World(env, params, *jaxmas.load_executor("scripted", env, params))
+    everyone = TemplatePolicy(env, team_row("mesh", 16, env))
+    noted = designers.notes(LoadedPolicy("mesh", everyone, None), world)
+    assert set(noted) == {"links"}
+    assert noted["links"]["to bad"] == noted["links"]["to honest"] == 8  # an inbox each
+    env, params = jaxmas.make("workflow-mixed-v0", num_agents=4)
+    world = World(env, params, *jaxmas.load_executor("scripted", env, params))
+    config = MasRouterConfig(width=8)
+    state = config.initial_state(env, params, jax.random.key(0))
+    noted = designers.notes(LoadedPolicy("masrouter", *config.designer(env, state, greedy=True)), world)
+    assert len(noted["designs"]) == 3 and noted["designs"][0][0][0] == "mode" and "links" not in noted

@@ -20,8 +20,15 @@ where all plans of a query fail, only their cost differs, and is blown up.
 import dataclasses
 from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmas import evaluation
 from jaxmas.experiments import study
 from jaxmas.experiments.study import Part, Study, System
+from jaxmas.headroom import World
+from jaxmas.runs import LoadedPolicy
 
 PLAYS = 153_600
 TEAM = "roles-by-skill-voting"
@@ -44,6 +51,8 @@ def designers(team: str = TEAM, **graph: Any) -> dict[str, System]:
         "flow-reasoner, group's spread": System("flow-reasoner", {"advantage": "group"}),
         "gptswarm": System("gptswarm", dict(graph)),
         "g-designer": System("g-designer", {"team": team, **graph}),
+        "agent-prune": System("agent-prune", {"team": team, **graph}),
+        "maas": System("maas", {}),
         "aflow": System("aflow", {}),
         "adas": System("adas", {}),
     }
@@ -61,8 +70,37 @@ PARTS = {
     "pool": Part("workflow-pool-v0", "f26316b2147849a0", designers(), PLAYS, seeds=5),
     "roster": Part("workflow-roster-v0", "fc9df8809287562f", ROSTER, PLAYS, seeds=5),
 }
+SHOWN = 3
+"""Test queries whose designs are kept."""
+ASKED = 64
+"""Test queries that links are counted over."""
+
+
+def notes(policy: LoadedPolicy, world: World) -> dict[str, Any]:
+    """Return what a policy designs for the first test queries and how sure it is; on a roster, whose links are left."""
+    keys = evaluation.query_keys("test", ASKED)
+    teams = evaluation.team_observations(world.env, world.params, keys)
+    found: dict[str, Any] = {}
+    explain: Any = getattr(policy.meta, "explain", None)
+    if explain:
+        for query in range(SHOWN):
+            team = jax.tree.map(lambda leaf, query=query: leaf[query], teams)
+            decisions = explain(policy.meta_params, team, jax.random.key(query))
+            found.setdefault("designs", []).append([list(decision) for decision in decisions])
+    bad = np.asarray((world.params.faulty + world.params.adversarial) > 0) if world.params.faulty.ndim else None
+    if bad is not None and bad.any():
+
+        def links(team: Any) -> Any:
+            reads = policy.meta.apply(policy.meta_params, policy.meta.init(), team, jax.random.key(0))[0].reads
+            return jnp.sum(reads[:, :, None] == jnp.arange(len(bad)), axis=(0, 1))
+
+        of_member = np.asarray(jax.jit(jax.vmap(links))(teams)).mean(axis=0)
+        found["links"] = {"to bad": float(of_member[bad].mean()), "to honest": float(of_member[~bad].mean())}
+    return found
+
+
 SMALL = {"mixed": ("meta-skill", "masrouter", "flow-reasoner", "aflow")}
-STUDY = Study("designers", PARTS, SMALL, outcomes=("reward", "cost", "latency", "active_agents"))
+STUDY = Study("designers", PARTS, SMALL, outcomes=("reward", "cost", "latency", "active_agents"), notes=notes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ def write(name: str, part: Part, settings: Settings) -> None:
     begin = stem(name, settings)
     atomic_write_json(settings.out / f"{begin}.json", result)
     atomic_write_text(settings.out / f"{begin}.md", markdown(result))
+    atomic_write_text(settings.out / f"{begin}_designs.md", designs(result))
     methods = result["methods"]
     drawn = [method for method in DRAWN if method in methods] or list(methods)
     if drawn:
@@ -52,6 +53,12 @@ def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
         }
         executor = part.systems[system].executor
         row["score"] = coordination_score(part.scenario, world.env, world.params, executor, row["reward"]["mean"])
+        notes = [run["notes"] for run in record["runs"] if "notes" in run]
+        row["designs"] = next((note["designs"] for note in notes if "designs" in note), [])
+        links = [note["links"] for note in notes if "links" in note]
+        # One seed has no interval.
+        several = len(links) > 1
+        row["links"] = {to: estimate(np.array([[one[to]] for one in links])) for to in links[0]} if several else None
         methods[system] = row
     return {
         "part": name,
@@ -144,4 +151,31 @@ def markdown(result: dict[str, Any]) -> str:
             lines += [f"| {reference}, lower bound | {low} | |", f"| {reference}, upper bound | {high} | |"]
         else:
             lines.append(f"| {reference} | {cell(row['reward'])} | {row.get('plan', '')} |")
+    return "\n".join([*lines, *links(result), ""])
+
+
+def links(result: dict[str, Any]) -> list[str]:
+    """Return the table of who is read on a roster: the faulty and adversarial members against the honest ones."""
+    rows = {system: row["links"] for system, row in result["methods"].items() if row["links"]}
+    if not rows:
+        return []
+    head = ["", "| system | readers per faulty or adversarial member | per honest member |", "|---|---|---|"]
+    return head + [f"| {system} | {cell(row['to bad'])} | {cell(row['to honest'])} |" for system, row in rows.items()]
+
+
+def designs(result: dict[str, Any]) -> str:
+    """Return a page of what each system designs for the first test queries, and how sure it is."""
+    lines = [
+        f"# What is designed: {result['part']}",
+        "",
+        "The decisions of one seed of each system on the first test queries, each with its probability given those "
+        "before it; designs that were searched for are certain. `jaxmas show … --policy RUN --query N` prints the same.",
+    ]
+    for system, row in result["methods"].items():
+        if not any(row["designs"]):
+            continue
+        lines += ["", f"## {system}"]
+        for query, decisions in enumerate(row["designs"]):
+            said = "; ".join(f"{what}: {value} ({probability:.2f})" for what, value, probability in decisions)
+            lines += ["", f"Query {query}: {said or 'nobody reads anybody'}."]
     return "\n".join([*lines, ""])
