@@ -169,7 +169,7 @@ def designs(result: dict[str, Any]) -> str:
         f"# What is designed: {result['part']}",
         "",
         "The decisions of one seed of each system on the first test queries, each with its probability given those "
-        "before it; designs that were searched for are certain. `jaxmas show … --policy RUN --query N` prints the same.",
+        "before it; designs that were searched for are certain. `jaxmas show … --policy RUN --query N` prints them.",
     ]
     for system, row in result["methods"].items():
         if not any(row["designs"]):
