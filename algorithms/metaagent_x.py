@@ -12,31 +12,30 @@
 | freezing | stagewise, executor first | the same, hard or by learning rate |
 
 One update is one executor-designer hierarchical roll-out: M designs per query, N executions per design. The file reads
-in that order: turns → play → credit → both sides' losses.
+in that order: play → credit → both sides' steps, which are in ``jaxmas.co_training``.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxmas.decisions import Decisions, at_rows, collector, mean_over, merge, score
+from jaxmas.co_training import learn_designer, learn_executor, optimisers, take_turns, turns
+from jaxmas.decisions import collector, decisions_under, merge
 from jaxmas.design_spaces import LearnedPolicy
 from jaxmas.errors import check_numbers, refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
-from jaxmas.groups import GroupSizes, play_groups, returns, score_designs
-from jaxmas.learning import against_the_others, descend, falling_adam, group_normalised, linear, surrogate_loss
+from jaxmas.groups import GroupSizes, play_groups, returns, valid_designs
+from jaxmas.learning import against_the_others, group_normalised
 from jaxmas.logs import log_decisions, log_designs, log_plays
 from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES
-from jaxmas.rollout import MetaStep, Policies
+from jaxmas.rollout import Policies
 from jaxmas.types import Environment
 from jaxmas.warm_start import imitate_templates
 
@@ -174,29 +173,6 @@ class TrainState:
     update: Int[Array, ""]
 
 
-def optimisers(config: MetaAgentXConfig) -> dict[str, optax.GradientTransformation]:
-    """Return each side's Adam with clipped gradients; learning rates fall with the steps that a side takes itself."""
-    learning = {"designer": config.updates, "executor": config.updates}
-    if config.mode == "stagewise" and config.freeze == "hard":
-        learning["executor"] = sum(_executors_turn(config, update) for update in range(config.updates))
-        learning["designer"] = config.updates - learning["executor"]
-    rates = {"designer": config.designer_rate, "executor": config.executor_rate}
-    steps = {side: max(updates * config.epochs, 1) for side, updates in learning.items()}
-    return {side: falling_adam(rate, steps[side], config.max_gradient) for side, rate in rates.items()}
-
-
-def turns(config: MetaAgentXConfig, update: Int[Array, ""]) -> dict[str, Bool[Array, ""]]:
-    """Return whose turn it is to learn."""
-    if config.mode == "stagewise":
-        executor = _executors_turn(config, update)
-        return {"designer": ~executor, "executor": executor}
-    return {side: jnp.array(config.mode in ("coupled", f"{side}-only")) for side in ("designer", "executor")}
-
-
-def _executors_turn(config: MetaAgentXConfig, update: Any) -> Any:
-    return (update // config.swap_every) % 2 == 0
-
-
 def update(
     config: MetaAgentXConfig, env: Environment, params: Any, start: Policies, state: TrainState
 ) -> tuple[TrainState, dict[str, Array]]:
@@ -206,19 +182,10 @@ def update(
     policies = Policies(designer, state.params["designer"], executor, state.params["executor"])
     if config.plans_by:
         policies = dataclasses.replace(policies, meta=start.meta, meta_params=start.meta_params)
-    steps, parts = play_groups(
-        env,
-        params,
-        policies,
-        query_key,
-        play_key,
-        config.sizes,
-        discount=config.discount,
-        collect=collector(config, executor),
-    )
-    decisions = merge(parts)
+    options: dict[str, Any] = {"discount": config.discount, "collect": collector(config, executor)}
+    steps, parts = play_groups(env, params, policies, query_key, play_key, config.sizes, **options)
     earned, valid = returns(steps), valid_designs(steps)
-    decisions = decisions_under(decisions, valid)
+    decisions = decisions_under(merge(parts), valid)
     of_designer, of_executor = credit(config, earned, valid)
     progress = state.update / config.updates
     learners = {
@@ -227,24 +194,9 @@ def update(
     }
     if config.plans_by:
         del learners["designer"]
-    after, logs = _take_turns(config, state, turns(config, state.update), learners)
+    after, logs = take_turns(config, state, turns(config, state.update), learners)
     logs |= log_plays(steps, earned) | log_designs(steps, earned, valid) | log_decisions(decisions, env)
     return dataclasses.replace(after, key=key, update=state.update + 1), logs
-
-
-def valid_designs(steps: MetaStep) -> Bool[Array, "queries designs"]:
-    """Return which designs are programs; whoever else plans makes no mistakes of that kind."""
-    if "valid" not in steps.info:
-        return jnp.ones(steps.reward.shape[:2], bool)
-    return jnp.all(steps.info["valid"] | (steps.steps == 0), axis=(2, 3))
-
-
-def decisions_under(decisions: Decisions, valid: Bool[Array, "queries designs"]) -> Decisions:
-    """Return the decisions under valid designs only."""
-    rows = decisions.rows
-    executions = decisions.rewards.team.shape[2]
-    acting = rows.acting & valid.reshape(-1)[rows.episode // executions]
-    return dataclasses.replace(decisions, rows=dataclasses.replace(rows, acting=acting))
 
 
 def designer_rewards(
@@ -271,88 +223,6 @@ def credit(
     if config.executor_group == "question":
         earned, plays = (leaf.reshape(len(leaf), -1) for leaf in (earned, plays))
     return relative(rewards, jnp.ones_like(valid)), relative(earned, plays).reshape(shape)
-
-
-def _take_turns(
-    config: MetaAgentXConfig,
-    state: TrainState,
-    turn: dict[str, Bool[Array, ""]],
-    learners: Mapping[str, Callable[..., tuple[Any, Any, dict[str, Array]]]],
-) -> tuple[TrainState, dict[str, Array]]:
-    """Let every side learn that has its turn. A frozen side is left as it is, to the bit; its logs are NaN."""
-    weights, moments = dict(state.params), dict(state.optimiser)
-    logs: dict[str, Array] = {}
-    soft = config.mode == "stagewise" and config.freeze == "soft"
-    for side, learn in learners.items():
-        anchor = state.start.get(side)
-
-        def go(weights, moments, learn=learn, anchor=anchor, side=side):
-            pace = jnp.where(turn[side], 1.0, config.soft_rate) if soft else 1.0
-            return learn(weights, moments, anchor, optimisers(config)[side], pace)
-
-        shapes = jax.eval_shape(go, weights[side], moments[side])[2]
-
-        def stay(weights, moments, shapes=shapes):
-            return weights, moments, jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
-
-        learns = jnp.array(True) if soft else turn[side]
-        weights[side], moments[side], learned = jax.lax.cond(learns, go, stay, weights[side], moments[side])
-        logs |= {f"{side}_{name}": value for name, value in learned.items()}
-        logs[f"{side}_learns"] = turn[side].astype(jnp.float32)
-    return dataclasses.replace(state, params=weights, optimiser=moments), logs
-
-
-def learn_designer(
-    config: MetaAgentXConfig,
-    designer: LearnedPolicy,
-    steps: MetaStep,
-    advantage: Float[Array, "queries designs"],
-    progress: Float[Array, ""],
-    weights: Any,
-    moments: Any,
-    anchor: Any,
-    optimiser: optax.GradientTransformation,
-    pace: Any,
-) -> tuple[Any, Any, dict[str, Array]]:
-    """Follow the clipped surrogate of the designs' advantages."""
-    if steps.reward.shape[-1] == 1:
-        steps = jax.tree.map(lambda leaf: leaf[:, :, :1], steps)  # every execution is of one and the same decision
-    advantage = jnp.broadcast_to(advantage[..., None, None], steps.reward.shape)
-    steps, advantage = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 1, 3), (steps, advantage))
-    loss = surrogate_loss(
-        lambda weights: score_designs(designer, weights, steps), steps.info["log_prob"], advantage, steps.steps > 0,
-        entropy_weight=linear(config.designer_entropy, 0.1 * config.designer_entropy, progress),
-        clip=config.clip, kl=config.kl, anchor=anchor,
-    )  # fmt: skip
-    return descend(loss, optimiser, weights, moments, config.epochs, pace)
-
-
-def learn_executor(
-    config: MetaAgentXConfig,
-    executor: Trainable,
-    decisions: Decisions,
-    advantage: Float[Array, "queries designs executions"],
-    progress: Float[Array, ""],
-    weights: Any,
-    moments: Any,
-    anchor: Any,
-    optimiser: optax.GradientTransformation,
-    pace: Any,
-) -> tuple[Any, Any, dict[str, Array]]:
-    """Follow the clipped surrogate: every decision has its execution's advantage, mixed with its own reward."""
-    rows = decisions.rows
-    mean = functools.partial(mean_over, rows)
-    of_team = advantage.reshape(-1)[rows.episode]
-    own = at_rows(rows, decisions.rewards.agent.reshape(-1, *decisions.rewards.agent.shape[-2:]))
-    own = own - mean(own)
-    own = own / (jnp.sqrt(mean(own**2)) + 1e-6)
-    mixed = (1 - config.agent_weight) * of_team + config.agent_weight * own
-    loss = surrogate_loss(
-        lambda weights: score(executor, weights, rows), rows.log_prob, mixed, rows.acting,
-        entropy_weight=linear(config.executor_entropy, 0.1 * config.executor_entropy, progress),
-        clip=config.clip, kl=config.kl, anchor=anchor,
-    )  # fmt: skip
-    return descend(loss, optimiser, weights, moments, config.epochs, pace)
 
 
 def initial_state(

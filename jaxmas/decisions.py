@@ -150,3 +150,11 @@ def mean_over(rows: Rows, values: Float[Array, "rows time"], where: Bool[Array, 
     """Return the mean over decisions, over some of them; 0 where there are none."""
     counts = rows.acting & where
     return jnp.sum(jnp.where(counts, values, 0.0)) / jnp.maximum(jnp.sum(counts), 1)
+
+
+def decisions_under(decisions: Decisions, valid: Bool[Array, "queries designs"]) -> Decisions:
+    """Return the decisions under valid designs only."""
+    rows = decisions.rows
+    executions = decisions.rewards.team.shape[2]
+    acting = rows.acting & valid.reshape(-1)[rows.episode // executions]
+    return dataclasses.replace(decisions, rows=dataclasses.replace(rows, acting=acting))

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxmas.rollout import ExecutorStep, MetaStep, Policies, meet, play_query
 from jaxmas.types import Environment
@@ -107,6 +107,13 @@ def returns(steps: MetaStep) -> Float[Array, "*groups"]:
     before = jnp.cumprod(steps.discount, axis=-1)[..., :-1]
     weight = jnp.concatenate([jnp.ones_like(steps.discount[..., :1]), before], axis=-1)
     return jnp.sum(weight * steps.reward, axis=-1)
+
+
+def valid_designs(steps: MetaStep) -> Bool[Array, "queries designs"]:
+    """Return which designs are programs; whoever else plans makes no mistakes of that kind."""
+    if "valid" not in steps.info:
+        return jnp.ones(steps.reward.shape[:2], bool)
+    return jnp.all(steps.info["valid"] | (steps.steps == 0), axis=(2, 3))
 
 
 def score_designs(policy: Any, weights: Any, steps: MetaStep) -> tuple[Array, Array]:

@@ -14,17 +14,13 @@ import jaxmas
 from jaxmas.algorithms.metaagent_x import (
     MetaAgentXConfig,
     credit,
-    decisions_under,
     designer_rewards,
-    learn_executor,
-    optimisers,
-    turns,
-    valid_designs,
 )
-from jaxmas.decisions import gather, merge, score
+from jaxmas.co_training import learn_executor, optimisers, turns
+from jaxmas.decisions import decisions_under, gather, merge, score
 from jaxmas.errors import JaxmasError
 from jaxmas.executors import feature_size
-from jaxmas.groups import play_groups
+from jaxmas.groups import play_groups, valid_designs
 from jaxmas.logs import log_designs
 from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import ALGORITHMS
