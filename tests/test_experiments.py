@@ -21,6 +21,7 @@ from jaxmas.experiments import compare, meta_skill_study, study_tables
 from jaxmas.experiments import study as run
 from jaxmas.experiments.designers import systems as designers
 from jaxmas.experiments.designers import tables as designer_tables
+from jaxmas.experiments.designers import trees
 from jaxmas.experiments.frozen_ceiling import tables
 from jaxmas.experiments.frozen_ceiling.__main__ import main
 from jaxmas.experiments.frozen_ceiling.systems import PARTS, Settings, SwappedRoles
@@ -286,7 +287,7 @@ def test_notes_tell_what_is_designed_and_who_is_read() -> None:
     world = World(env, params, *jaxmas.load_executor("scripted", env, params))
     everyone = TemplatePolicy(env, team_row("mesh", 16, env))
     noted = designers.notes(LoadedPolicy("mesh", everyone, None), world)
-    assert set(noted) == {"links"}
+    assert set(noted) == {"links", "tree"} and noted["tree"] is None
     assert noted["links"]["to bad"] == noted["links"]["to honest"] == 8  # an inbox each
     env, params = jaxmas.make("workflow-mixed-v0", num_agents=4)
     world = World(env, params, *jaxmas.load_executor("scripted", env, params))
@@ -294,3 +295,13 @@ def test_notes_tell_what_is_designed_and_who_is_read() -> None:
     state = config.initial_state(env, params, jax.random.key(0))
     noted = designers.notes(LoadedPolicy("masrouter", *config.designer(env, state, greedy=True)), world)
     assert len(noted["designs"]) == 3 and noted["designs"][0][0][0] == "mode" and "links" not in noted
+    # An untrained cascade says the same of every query: a tree can do that, too.
+    assert noted["tree"]["alike"] == 1 and noted["tree"]["tree"] == pytest.approx(noted["tree"]["designer"], abs=1e-5)
+
+
+def test_the_commonest_designs() -> None:
+    choices = {"mode": np.array([3, 1, 3, 2, 3, 1]), "role": np.array([[0], [1], [0], [0], [1], [1]])}
+    which, kept = trees.commonest(choices)
+    assert which.tolist()[0] == which.tolist()[2] and which.tolist()[1] == which.tolist()[5]
+    assert len(kept) == 4 and sorted(choices["mode"][kept]) == [1, 2, 3, 3]
+    assert {which[1], which[0]} == {0, 1}  # the two that are made twice come first

@@ -26,6 +26,7 @@ import numpy as np
 
 from jaxmas import evaluation
 from jaxmas.experiments import study
+from jaxmas.experiments.designers.trees import retained
 from jaxmas.experiments.study import Part, Study, System
 from jaxmas.headroom import World
 from jaxmas.runs import LoadedPolicy
@@ -77,7 +78,7 @@ ASKED = 64
 
 
 def notes(policy: LoadedPolicy, world: World) -> dict[str, Any]:
-    """Return what a policy designs for the first test queries and how sure it is; on a roster, whose links are left."""
+    """Return what a policy designs, how sure it is, what a tree keeps of it, and on a roster whose links are left."""
     keys = evaluation.query_keys("test", ASKED)
     teams = evaluation.team_observations(world.env, world.params, keys)
     found: dict[str, Any] = {}
@@ -87,6 +88,7 @@ def notes(policy: LoadedPolicy, world: World) -> dict[str, Any]:
             team = jax.tree.map(lambda leaf, query=query: leaf[query], teams)
             decisions = explain(policy.meta_params, team, jax.random.key(query))
             found.setdefault("designs", []).append([list(decision) for decision in decisions])
+    found["tree"] = retained(policy, world, evaluation.query_keys("test", 1024))
     bad = np.asarray((world.params.faulty + world.params.adversarial) > 0) if world.params.faulty.ndim else None
     if bad is not None and bad.any():
 

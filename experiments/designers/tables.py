@@ -59,6 +59,8 @@ def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
         # One seed has no interval.
         several = len(links) > 1
         row["links"] = {to: estimate(np.array([[one[to]] for one in links])) for to in links[0]} if several else None
+        trees = [note["tree"] for note in notes if note.get("tree")]
+        row["tree"] = {key: float(np.mean([tree[key] for tree in trees])) for key in trees[0]} if trees else None
         methods[system] = row
     return {
         "part": name,
@@ -151,7 +153,19 @@ def markdown(result: dict[str, Any]) -> str:
             lines += [f"| {reference}, lower bound | {low} | |", f"| {reference}, upper bound | {high} | |"]
         else:
             lines.append(f"| {reference} | {cell(row['reward'])} | {row.get('plan', '')} |")
-    return "\n".join([*lines, *links(result), ""])
+    return "\n".join([*lines, *trees(result), *links(result), ""])
+
+
+def trees(result: dict[str, Any]) -> list[str]:
+    """Return the table of what a depth-4 tree on the few visible numbers keeps of each designer."""
+    rows = {system: row["tree"] for system, row in result["methods"].items() if row["tree"]}
+    if not rows:
+        return []
+    head = ["", "| designer | reward, 1,024 test queries | of a depth-4 tree distilled from it | designs alike |"]
+    head.append("|---|---|---|---|")
+    return head + [
+        f"| {system} | {row['designer']:.3f} | {row['tree']:.3f} | {row['alike']:.0%} |" for system, row in rows.items()
+    ]
 
 
 def links(result: dict[str, Any]) -> list[str]:
