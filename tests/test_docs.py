@@ -23,7 +23,9 @@ from jaxmas.errors import JaxmasError
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, EXECUTORS, SCENARIOS, STRATEGIES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocol.md", "docs/workflow.md", "docs/training.md")
+DOCS = ("docs/protocol.md", "docs/workflow.md", "docs/training.md", "docs/designers.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS)
+)
 WITH_CODE = ("README.md", "CONTRIBUTING.md")
 
 assert catalog.SCENARIOS is SCENARIOS
