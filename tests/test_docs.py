@@ -25,7 +25,6 @@ from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, EXECUTORS, SCENARIOS, STR
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ("docs/protocol.md", "docs/workflow.md", "docs/training.md", "docs/designers.md")
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS)
-)
 WITH_CODE = ("README.md", "CONTRIBUTING.md")
 
 assert catalog.SCENARIOS is SCENARIOS
