@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmas.environments.workflow.params import Reward, WorkflowParams
-from jaxmas.environments.workflow.query import QueryMix
+from jaxmas.environments.workflow.query import SHAPES, QueryMix
 from jaxmas.environments.workflow.votes import VOCABULARY
 from jaxmas.environments.workflow.workflow import Workflow
 from jaxmas.registry import SCENARIOS, Scenario
@@ -130,6 +130,23 @@ def make_specialist(num_agents: int = 16, *, coordination_interval: int = 12) ->
     return env, dataclasses.replace(params, mismatch=jnp.ones_like(params.mismatch))
 
 
+def make_narrow(num_agents: int = 16, *, coordination_interval: int = 12) -> tuple[Workflow, WorkflowParams]:
+    """Return ``workflow-narrow-v0``: the smaller half of three of the mixed scenario's five shapes of queries."""
+    env, params = make_mixed(num_agents, coordination_interval=coordination_interval)
+    return env, dataclasses.replace(params, mix=only_shapes(params.mix, SEEN, size=(0.25, 0.5)))
+
+
+SEEN = ("single", "chain", "wide")
+"""Shapes of ``workflow-narrow-v0``; those that are held out are the others."""
+
+
+def only_shapes(mix: QueryMix, shapes: tuple[str, ...], size: tuple[float, float] | None = None) -> QueryMix:
+    """Return a mix of some shapes only, and of these sizes."""
+    kept = jnp.array([name in shapes for name in SHAPES])
+    sizes = mix.size if size is None else jnp.float32(size)
+    return dataclasses.replace(mix, shape_weights=mix.shape_weights * kept, size=sizes)
+
+
 SCENARIOS.add(
     "workflow-mixed-v0",
     Scenario("workflow-mixed-v0", make_mixed, 16, "frozen-90"),
@@ -152,5 +169,11 @@ SCENARIOS.add(
     "workflow-specialist-v0",
     Scenario("workflow-specialist-v0", make_specialist, 16, "frozen-60"),
     "roles make no difference: specialisation has to emerge in the executors",
+    "workflow",
+)
+SCENARIOS.add(
+    "workflow-narrow-v0",
+    Scenario("workflow-narrow-v0", make_narrow, 16, "frozen-90"),
+    "small single, chain and wide queries only: to train on where the test is elsewhere",
     "workflow",
 )

@@ -85,31 +85,29 @@ def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
     for policy in compare.strategies_of(world):
         played = compare.play(world, policy, test)
         strategies[policy.name] = {key: estimate(played[key][None].astype(float)) for key in OUTCOMES}
-    found = {"strategies": strategies, "references": references_of(world, settings)}
+    found = {"strategies": strategies, "references": references_of(world, settings.test)}
     atomic_write_json(file, {**sizes(part, settings), **found})
     return found
 
 
-def references_of(world: headroom.World, settings: Settings) -> dict[str, Any]:
+def references_of(world: headroom.World, queries: int) -> dict[str, Any]:
     """Return the rewards of the best fixed plan, the best three, the rule, and the best plan per query."""
-    sized = dataclasses.replace(SIZES, test=settings.test, oracle_queries=min(SIZES.oracle_queries, settings.test))
+    sized = dataclasses.replace(SIZES, test=queries, oracle_queries=min(SIZES.oracle_queries, queries))
     chosen = headroom.choose(world, sized)
-    test = evaluation.query_keys("test", settings.test)
+    test = evaluation.query_keys("test", queries)
     features = references.global_features(world.env, world.params, test)
     few = references.best_few(chosen.rewards, 3)
     rows = {
-        "best fixed plan": np.full(settings.test, chosen.fixed),
-        "best strategy": np.full(settings.test, chosen.strategy),
+        "best fixed plan": np.full(queries, chosen.fixed),
+        "best strategy": np.full(queries, chosen.strategy),
     }
     index = np.stack([*rows.values(), chosen.rule.taken(features)])
     values = headroom.play_rows(world, index, test, sized.replicates)
     found = dict(zip((*rows, "depth-3 rule"), values, strict=True))
-    three = np.stack([np.full(settings.test, row) for row in few])
+    three = np.stack([np.full(queries, row) for row in few])
     first, all_of_them = (headroom.play_rows(world, three, test, replicates) for replicates in (8, 16))
     # Chosen on the first half of the replicates, scored on the second.
-    found["best three plans, the better by trial"] = (2 * all_of_them - first)[
-        first.argmax(axis=0), np.arange(settings.test)
-    ]
+    found["best three plans, the better by trial"] = (2 * all_of_them - first)[first.argmax(axis=0), np.arange(queries)]
     bracket = headroom.best_per_query(world, chosen, test[: sized.oracle_queries], sized, lambda done: None)
     shown: dict[str, Any] = {reference: {"reward": estimate(rewards[None])} for reference, rewards in found.items()}
     shown["best plan per query"] = headroom.shifted(bracket, found["best strategy"], sized.oracle_queries)

@@ -1,0 +1,79 @@
+"""Write the tables of what is kept."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from jaxmas.anchors import params_hash
+from jaxmas.checkpoints import atomic_write_json, atomic_write_text
+from jaxmas.experiments.designers.tables import references_of
+from jaxmas.experiments.generalisation.systems import PARTS, WORLDS, Settings, world_of
+from jaxmas.experiments.study import Part, estimate, sizes, stem
+from jaxmas.experiments.study_tables import cell, command, records_of
+
+SHOWN = ("best strategy", "best three plans, the better by trial", "depth-3 rule", "best plan per query")
+
+
+def write(name: str, part: Part, settings: Settings) -> None:
+    """Write a part's table of what is finished."""
+    part = dataclasses.replace(part, seeds=max(part.seeds, PARTS[name].seeds))
+    records = records_of(name, part, settings)
+    methods = {
+        system: {
+            world: {
+                key: estimate(np.array([run["notes"]["worlds"][world][key] for run in record["runs"]], float))
+                for key in ("reward", "success", "cost")
+            }
+            for world in record["runs"][0]["notes"]["worlds"]
+        }
+        for system, record in records.items()
+    }
+    made = sorted({run["provenance"]["commit"] for record in records.values() for run in record["runs"]})
+    result = {
+        "trained on": name,
+        **sizes(part, settings),
+        "command": command(settings, name),
+        "commits": made,
+        "seeds": {system: len(record["runs"]) for system, record in records.items()},
+        "references": references(settings),
+        "methods": methods,
+    }
+    atomic_write_json(settings.out / f"{stem(name, settings)}.json", result)
+    atomic_write_text(settings.out / f"{stem(name, settings)}.md", markdown(result))
+
+
+def references(settings: Settings) -> dict[str, Any]:
+    """Return what the references of every world earn there, or what is kept of it."""
+    file = settings.out / "generalisation_references.json"
+    hashes = {world: params_hash(world_of(world).params) for world in WORLDS}
+    if file.exists():
+        known = json.loads(file.read_text())
+        if known["params"] == hashes and known["test"] == settings.test:
+            return known["worlds"]
+    worlds = {world: references_of(world_of(world), settings.test) for world in WORLDS}
+    atomic_write_json(file, {"params": hashes, "test": settings.test, "worlds": worlds})
+    return worlds
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the table for people."""
+    lines = [
+        f"# Generalisation: trained on {result['trained on']}",
+        "",
+        f"`{result['command']}`, commit {', '.join(result['commits'])}; trained on `{result['scenario']}` (parameters "
+        f"{result['params']}), {result['plays']:,} plays per run, played on {result['test']} test queries of every "
+        "world. Rewards; – where the weights do not fit.",
+        "",
+        f"| designer | seeds | {' | '.join(WORLDS)} |",
+        "|---|---|" + "---|" * len(WORLDS),
+    ]
+    for system, worlds in result["methods"].items():
+        cells = [cell(worlds[world]["reward"]) if world in worlds else "–" for world in WORLDS]
+        lines.append(f"| {system} | {result['seeds'][system]} | {' | '.join(cells)} |")
+    for reference in SHOWN:
+        rows = [result["references"][world][reference] for world in WORLDS]
+        cells = [cell(row["reward"] if "reward" in row else row["low"]) for row in rows]
+        lines.append(f"| {reference} there | – | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
