@@ -258,6 +258,8 @@ def test_the_table_of_designers(toy: tuple[Part, Settings], monkeypatch: pytest.
         },
     }
     atomic_write_json(settings.out / "designers_toy" / "baselines.json", {**run.sizes(part, settings), **beside})
+    everyone = {"success": [0, 0, 1, 1], "cost": [1.0] * 4}
+    atomic_write_json(settings.out / "designers_toy" / "everyone.json", {**run.sizes(part, settings), **everyone})
     played = {name: [0.5] * 4 for name in ("reward", "cost", "latency", "active_agents")}
     made_by = {"commit": "c", "device": "cpu"}
     runs = [
@@ -274,6 +276,7 @@ def test_the_table_of_designers(toy: tuple[Part, Settings], monkeypatch: pytest.
     row = result["methods"]["a"]
     assert row["success"]["mean"] == 0.75 and row["cost"]["mean"] == 0.5
     assert row["links"]["to bad"]["mean"] == 0.5
+    assert row["against_everyone"]["success"]["mean"] == 0.25 and row["against_everyone"]["cost_share"] == 0.5
     assert "mode: io (0.25)." in (settings.out / "designers_toy_designs.md").read_text()
     weight = float(params.reward.cost)
     assert row["reward_at_cost_weight"]["2.0"]["mean"] == pytest.approx(0.5 - weight * 0.5)

@@ -12,8 +12,12 @@ from jaxmas.catalog import TEMPLATES
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.experiments import compare
 from jaxmas.experiments.designers.systems import PARTS, Settings
-from jaxmas.experiments.study import Part, estimate, sizes, stem, values_of
+from jaxmas.experiments.study import Part, estimate, rounded, sizes, stem, values_of
 from jaxmas.experiments.study_tables import cell, command, percent, records_of, row_of
+from jaxmas.graph_space import team_row
+from jaxmas.policies import TemplatePolicy
+from jaxmas.runs import LoadedPolicy
+from jaxmas.statistics import paired_difference
 
 OUTCOMES = ("success", "reward", "cost", "latency", "active_agents")
 DRAWN = ("meta-skill", "masrouter", "flow-reasoner", "g-designer", "gptswarm", "aflow", "adas")
@@ -28,8 +32,9 @@ def write(name: str, part: Part, settings: Settings) -> None:
     begin = stem(name, settings)
     atomic_write_json(settings.out / f"{begin}.json", result)
     atomic_write_text(settings.out / f"{begin}.md", markdown(result))
-    atomic_write_text(settings.out / f"{begin}_designs.md", designs(result))
     methods = result["methods"]
+    if any(row["designs"] for row in methods.values()):
+        atomic_write_text(settings.out / f"{begin}_designs.md", designs(result))
     drawn = [method for method in DRAWN if method in methods] or list(methods)
     if drawn:
         logs = {method: methods[method]["curves"] for method in drawn}
@@ -62,6 +67,8 @@ def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
         trees = [note["tree"] for note in notes if note.get("tree")]
         row["tree"] = {key: float(np.mean([tree[key] for tree in trees])) for key in trees[0]} if trees else None
         methods[system] = row
+    for system, row in methods.items():
+        row["against_everyone"] = against_everyone(records[system], name, part, settings) if row["links"] else None
     return {
         "part": name,
         **sizes(part, settings),
@@ -88,6 +95,25 @@ def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
     found = {"strategies": strategies, "references": references_of(world, settings.test)}
     atomic_write_json(file, {**sizes(part, settings), **found})
     return found
+
+
+def against_everyone(record: dict[str, Any], name: str, part: Part, settings: Settings) -> dict[str, Any]:
+    """Return a system's success less that of a roster's whole team, a mesh of all, and its cost as a share of theirs."""
+    file = settings.out / stem(name, settings) / "everyone.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    if any(known.get(key) != value for key, value in sizes(part, settings).items()):
+        world = compare.Setting(part.scenario, part.num_agents).build()
+        everyone = TemplatePolicy(world.env, team_row("mesh", world.env.num_agents, world.env))
+        test = evaluation.query_keys("test", settings.test)
+        played = rounded(compare.play(world, LoadedPolicy("everyone", everyone, None), test), ("cost",))
+        known = {**sizes(part, settings), **played}
+        atomic_write_json(file, known)
+    success, cost = values_of(record, "success"), values_of(record, "cost")
+    whole = np.tile(np.array(known["success"], float), (len(success), 1))
+    return {
+        "success": paired_difference(success, whole).to_json(),
+        "cost_share": float(cost.mean() / np.mean(known["cost"])),
+    }
 
 
 def references_of(world: headroom.World, queries: int) -> dict[str, Any]:
@@ -171,8 +197,18 @@ def links(result: dict[str, Any]) -> list[str]:
     rows = {system: row["links"] for system, row in result["methods"].items() if row["links"]}
     if not rows:
         return []
-    head = ["", "| system | readers per faulty or adversarial member | per honest member |", "|---|---|---|"]
-    return head + [f"| {system} | {cell(row['to bad'])} | {cell(row['to honest'])} |" for system, row in rows.items()]
+    lines = [
+        "",
+        "*Everyone* is a mesh of the whole roster.",
+        "",
+        "| system | readers of a faulty or adversarial member | of an honest one | success less everyone's | cost share |",
+        "|---|---|---|---|---|",
+    ]
+    for system, row in rows.items():
+        beside = result["methods"][system]["against_everyone"]
+        cells = [cell(row["to bad"]), cell(row["to honest"]), cell(beside["success"]), f"{beside['cost_share']:.0%}"]
+        lines.append(f"| {system} | {' | '.join(cells)} |")
+    return lines
 
 
 def designs(result: dict[str, Any]) -> str:
