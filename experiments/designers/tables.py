@@ -98,7 +98,7 @@ def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
 
 
 def against_everyone(record: dict[str, Any], name: str, part: Part, settings: Settings) -> dict[str, Any]:
-    """Return a system's success less that of a roster's whole team, a mesh of all, and its cost as a share of theirs."""
+    """Return a system's success less that of a roster's whole team, a mesh, and its cost as a share of theirs."""
     file = settings.out / stem(name, settings) / "everyone.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     if any(known.get(key) != value for key, value in sizes(part, settings).items()):
@@ -199,9 +199,9 @@ def links(result: dict[str, Any]) -> list[str]:
         return []
     lines = [
         "",
-        "*Everyone* is a mesh of the whole roster.",
+        "*Everyone* is a mesh of the whole roster; *bad* are the faulty and the adversarial members.",
         "",
-        "| system | readers of a faulty or adversarial member | of an honest one | success less everyone's | cost share |",
+        "| system | readers of a bad member | of an honest one | success less everyone's | cost, share of theirs |",
         "|---|---|---|---|---|",
     ]
     for system, row in rows.items():
