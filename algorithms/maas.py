@@ -19,12 +19,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxmas.design_spaces import Decision
-from jaxmas.designers import DesignerConfig, success_less_cost
-from jaxmas.errors import check_numbers
+from jaxmas.designers import PricedConfig
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
-from jaxmas.rollout import MetaStep
 from jaxmas.types import Environment, TeamObservation
 
 LAYERS = 6
@@ -185,22 +183,11 @@ class LayersSpace:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaasConfig(DesignerConfig):
+class MaasConfig(PricedConfig):
     """Settings of MaAS."""
 
     called: ClassVar[str] = "maas"
     space: Literal["layers"] = "layers"
-    cost_weight: float = 0.12
-    """λ: what a cost of 1 is worth in successes."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be."""
-        super().__post_init__()
-        check_numbers(self.called, self, ("cost_weight",), 0)
-
-    def utility(self, step: MetaStep) -> Float[Array, ""]:
-        """Return success − λ · cost, at the end of a query."""
-        return success_less_cost(step, self.cost_weight)
 
 
 DESIGN_SPACES.add("layers", LayersSpace, "operators, layer after layer, until an exit")

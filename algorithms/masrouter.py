@@ -17,31 +17,16 @@ Every decision and its probability can be read: ``jaxmas show … --policy RUN``
 import dataclasses
 from typing import ClassVar, Literal
 
-from jaxtyping import Array, Float
-
-from jaxmas.designers import DesignerConfig, success_less_cost
-from jaxmas.errors import check_numbers
+from jaxmas.designers import PricedConfig
 from jaxmas.registry import ALGORITHMS
-from jaxmas.rollout import MetaStep
 
 
 @dataclasses.dataclass(frozen=True)
-class MasRouterConfig(DesignerConfig):
+class MasRouterConfig(PricedConfig):
     """Settings of MasRouter."""
 
     called: ClassVar[str] = "masrouter"
     space: Literal["cascade"] = "cascade"
-    cost_weight: float = 0.12
-    """λ: what a cost of 1 is worth in successes."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be."""
-        super().__post_init__()
-        check_numbers(self.called, self, ("cost_weight",), 0)
-
-    def utility(self, step: MetaStep) -> Float[Array, ""]:
-        """Return success − λ · cost, at the end of a query."""
-        return success_less_cost(step, self.cost_weight)
 
 
 ALGORITHMS.add("masrouter", MasRouterConfig, "a cascade of mode, number, roles and tiers per query (MasRouter-style)")

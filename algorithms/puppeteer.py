@@ -20,12 +20,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxmas.design_spaces import Decision, LearnedPolicy
-from jaxmas.designers import DesignerConfig, success_less_cost
-from jaxmas.errors import check_numbers, refuse
+from jaxmas.designers import PricedConfig
+from jaxmas.errors import refuse
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
-from jaxmas.rollout import MetaStep
 from jaxmas.types import Environment, TeamObservation
 
 FORBIDDEN = -1e9
@@ -150,19 +149,12 @@ class Orchestrator(LearnedPolicy):
 
 
 @dataclasses.dataclass(frozen=True)
-class PuppeteerConfig(DesignerConfig):
+class PuppeteerConfig(PricedConfig):
     """Settings of Puppeteer."""
 
     called: ClassVar[str] = "puppeteer"
     space: Literal["steps"] = "steps"
     learner: Literal["group", "grpo", "ppo", "reinforce", "reinforce-baseline", "evolution"] = "group"
-    cost_weight: float = 0.12
-    """λ: what a cost of 1 is worth in successes."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be."""
-        super().__post_init__()
-        check_numbers(self.called, self, ("cost_weight",), 0)
 
     def policy(self, env: Environment, greedy: bool = False) -> LearnedPolicy:
         """Return the orchestrator."""
@@ -171,10 +163,6 @@ class PuppeteerConfig(DesignerConfig):
             f"puppeteer: there is one plan per query of {env.horizon} steps; give a --coordination-interval below it",
         )
         return Orchestrator(DESIGN_SPACES["steps"](env, self.width), greedy, self.sees)
-
-    def utility(self, step: MetaStep) -> Float[Array, ""]:
-        """Return success − λ · cost, at the end of a query."""
-        return success_less_cost(step, self.cost_weight)
 
 
 DESIGN_SPACES.add("steps", StepsSpace, "the next member's role and tier, plan after plan, or to stop")

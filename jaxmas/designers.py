@@ -169,6 +169,18 @@ def at_the_end(step: MetaStep, earned: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.where((step.terminated | step.truncated) & (step.steps > 0), earned, 0.0)
 
 
-def success_less_cost(step: MetaStep, cost_weight: float) -> Float[Array, ""]:
-    """Return success − λ · cost, at the end of a query."""
-    return at_the_end(step, step.metrics["success"] - cost_weight * step.metrics["cost"])
+@dataclasses.dataclass(frozen=True)
+class PricedConfig(DesignerConfig):
+    """Settings of a designer that weighs success against cost alone, whatever else the scenario charges for."""
+
+    cost_weight: float = 0.12
+    """λ: what a cost of 1 is worth in successes."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be."""
+        super().__post_init__()
+        check_numbers(self.called, self, ("cost_weight",), 0)
+
+    def utility(self, step: MetaStep) -> Float[Array, ""]:
+        """Return success − λ · cost, at the end of a query."""
+        return at_the_end(step, step.metrics["success"] - self.cost_weight * step.metrics["cost"])
