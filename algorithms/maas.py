@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxmas.design_spaces import Decision
+from jaxmas.design_spaces import FORBIDDEN, Decision
 from jaxmas.designers import PricedConfig
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
@@ -26,7 +26,6 @@ from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
 from jaxmas.types import Environment, TeamObservation
 
 LAYERS = 6
-FORBIDDEN = -1e9
 
 
 class LayersNetwork(nn.Module):

@@ -19,15 +19,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxmas.design_spaces import Decision, LearnedPolicy
+from jaxmas.design_spaces import FORBIDDEN, Decision, LearnedPolicy
 from jaxmas.designers import PricedConfig
 from jaxmas.errors import refuse
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
 from jaxmas.types import Environment, TeamObservation
-
-FORBIDDEN = -1e9
 
 
 class CallNetwork(nn.Module):

@@ -253,26 +253,34 @@ def directories(name: str, part: Part, system: str, settings: Settings) -> list[
     return [runs / f"seed-{FIRST_SEED + index}" for index in range(part.seeds)]
 
 
+def remembered(file: Path, sizes: Mapping[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what a file keeps of these sizes; where it keeps nothing of them, measure and keep that."""
+    known = json.loads(file.read_text()) if file.exists() else {}
+    if any(known.get(key) != value for key, value in sizes.items()):
+        known = {**sizes, **measure()}
+        atomic_write_json(file, known)
+    return known
+
+
 def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
     """Return what the best strategies on validation queries do, with the executors at the start and perfect ones."""
+
+    def measure() -> dict[str, Any]:
+        rows = {}
+        # Who knows nothing yet has no best strategy.
+        executors = dict.fromkeys([made.executor for made in part.systems.values()] + ["scripted"])
+        for executor in (name for name in executors if name != "untrained"):
+            world = compare.Setting(part.scenario, part.num_agents, executor=executor).build()
+            strategy = best_strategy(world)
+            policy = compare.policy_of(f"strategy:{strategy}", world)
+            outcomes = compare.play(world, policy, evaluation.query_keys("test", settings.test))
+            rows[f"{strategy}, {executor}"] = {
+                key: estimate(outcomes[key][None].astype(float)) for key in ("success", "reward", "cost")
+            }
+        return {"rows": rows}
+
     file = settings.out / stem(name, settings) / "baselines.json"
-    if file.exists():
-        known = json.loads(file.read_text())
-        if all(known[key] == value for key, value in sizes(part, settings).items()):
-            return known["rows"]
-    rows = {}
-    # Who knows nothing yet has no best strategy.
-    executors = dict.fromkeys([made.executor for made in part.systems.values()] + ["scripted"])
-    for executor in (name for name in executors if name != "untrained"):
-        world = compare.Setting(part.scenario, part.num_agents, executor=executor).build()
-        strategy = best_strategy(world)
-        policy = compare.policy_of(f"strategy:{strategy}", world)
-        outcomes = compare.play(world, policy, evaluation.query_keys("test", settings.test))
-        rows[f"{strategy}, {executor}"] = {
-            key: estimate(outcomes[key][None].astype(float)) for key in ("success", "reward", "cost")
-        }
-    atomic_write_json(file, {**sizes(part, settings), "rows": rows})
-    return rows
+    return remembered(file, sizes(part, settings), measure)["rows"]
 
 
 def estimate(values: np.ndarray) -> dict[str, Any]:

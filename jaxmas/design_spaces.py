@@ -18,6 +18,9 @@ from jaxmas.plans import Plan
 from jaxmas.registry import DESIGN_SPACES, TEMPLATES
 from jaxmas.types import Environment, TeamObservation
 
+FORBIDDEN = -1e9
+"""The logit of what cannot be chosen: no probability, and no infinities in gradients."""
+
 
 class Decision(NamedTuple):
     """One decision of a design, for people to read."""
@@ -161,7 +164,7 @@ class SlotsNetwork(nn.Module):
 
         query = nn.Dense(self.width, name="task_query", kernel_init=nn.initializers.zeros)(slots)
         match = query @ nn.Dense(self.width, name="task_key")(tasks).T / jnp.sqrt(self.width)
-        match = jnp.where(team.task_mask, match, -1e9)
+        match = jnp.where(team.task_mask, match, FORBIDDEN)
         stay = jnp.full((len(agents), 1), self.keep)
         quorum = nn.Dense(1 + self.max_quorum, name="quorum", kernel_init=nn.initializers.zeros)(tasks)
         logits = {
@@ -307,8 +310,7 @@ class LearnedPolicy:
         outputs, value = self.outputs(params, team)
         choice = space.mode(outputs, team) if self.greedy else space.sample(outputs, key, team)
         log_prob, _ = space.score(outputs, choice, team)
-        info = {"choice": choice, "valid": space.valid(choice, team), "log_prob": log_prob, "value": value}
-        return space.to_plan(choice, team), carry, info
+        return space.to_plan(choice, team), carry, _said(space, choice, team, log_prob, value)
 
     def score(
         self, params: Any, team: TeamObservation, choice: Any
@@ -355,7 +357,8 @@ class FixedDesign:
         self, params: Any, carry: tuple, team: TeamObservation, key: PRNGKeyArray
     ) -> tuple[Plan, tuple, dict[str, Any]]:
         """Return the plan that the choice is for this query."""
-        return self.space.to_plan(params, team), carry, _unscored(self.space, params, team)
+        nothing = jnp.float32(0)
+        return self.space.to_plan(params, team), carry, _said(self.space, params, team, nothing, nothing)
 
     def explain(self, params: Any, team: TeamObservation, key: PRNGKeyArray) -> list[Decision]:
         """Return the decisions of the design, for people to read; they are certain."""
@@ -389,11 +392,9 @@ class Teacher:
         tries = jax.random.bernoulli(which_key, share)
         choice = jax.tree.map(lambda random, own: jnp.where(tries, random, own), random, own)
         log_prob, _ = space.score(outputs, choice, team)
-        info = {"choice": choice, "valid": space.valid(choice, team), "log_prob": log_prob, "value": value}
-        return space.to_plan(choice, team), carry, info
+        return space.to_plan(choice, team), carry, _said(space, choice, team, log_prob, value)
 
 
-def _unscored(space: Any, choice: Any, team: TeamObservation) -> dict[str, Any]:
-    """Return what a ``LearnedPolicy`` says of its choice, where there is no network to score it."""
-    nothing = jnp.float32(0)
-    return {"choice": choice, "valid": space.valid(choice, team), "log_prob": nothing, "value": nothing}
+def _said(space: Any, choice: Any, team: TeamObservation, log_prob: Any, value: Any) -> dict[str, Any]:
+    """Return what learners want to know of a choice."""
+    return {"choice": choice, "valid": space.valid(choice, team), "log_prob": log_prob, "value": value}

@@ -13,15 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxmas.design_spaces import Decision
+from jaxmas.design_spaces import FORBIDDEN, Decision
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
 from jaxmas.registry import DESIGN_SPACES, TEMPLATES
 from jaxmas.scripts import STATEMENT, Language, Reading
 from jaxmas.types import Environment, TeamObservation
-
-FORBIDDEN = -1e9
-"""The logit of an illegal token: no probability, and no infinities in gradients."""
 
 
 class ScriptNetwork(nn.Module):

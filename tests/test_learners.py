@@ -19,12 +19,13 @@ from jaxmas.errors import JaxmasError
 from jaxmas.evaluation import evaluate, query_keys
 from jaxmas.executors import MLPExecutor
 from jaxmas.groups import play_groups
-from jaxmas.learners import anyone, batch_baseline, corrected, no_baseline, soft_mixed
+from jaxmas.learners import batch_baseline, no_baseline
 from jaxmas.learning import clipped_surrogate, gae, group_normalised, leave_one_out, linear
 from jaxmas.networks import TeamEncoder
 from jaxmas.policies import RandomPolicy
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, LEARNERS, TEMPLATES
 from jaxmas.rollout import MetaStep, Policies
+from jaxmas.search import anyone, corrected, soft_mixed
 from jaxmas.training import first_state, run_updates
 
 # --- equations

@@ -1,7 +1,6 @@
 """Write the tables and figures of what is kept."""
 
 import dataclasses
-import json
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from jaxmas.catalog import TEMPLATES
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.experiments import compare
 from jaxmas.experiments.designers.systems import PARTS, Settings
-from jaxmas.experiments.study import Part, estimate, rounded, sizes, stem, values_of
+from jaxmas.experiments.study import Part, estimate, remembered, rounded, sizes, stem, values_of
 from jaxmas.experiments.study_tables import cell, command, percent, records_of, row_of
 from jaxmas.graph_space import team_row
 from jaxmas.policies import TemplatePolicy
@@ -80,34 +79,32 @@ def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
 
 
 def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
-    """Return what every strategy and every reference does on the test queries, or what is kept of it."""
+    """Return what every strategy and every reference does on the test queries."""
+
+    def measure() -> dict[str, Any]:
+        world = compare.Setting(part.scenario, part.num_agents).build()
+        test = evaluation.query_keys("test", settings.test)
+        strategies = {}
+        for policy in compare.strategies_of(world):
+            played = compare.play(world, policy, test)
+            strategies[policy.name] = {key: estimate(played[key][None].astype(float)) for key in OUTCOMES}
+        return {"strategies": strategies, "references": references_of(world, settings.test)}
+
     file = settings.out / stem(name, settings) / "baselines.json"
-    if file.exists():
-        known = json.loads(file.read_text())
-        if all(known[key] == value for key, value in sizes(part, settings).items()):
-            return {key: known[key] for key in ("strategies", "references")}
-    world = compare.Setting(part.scenario, part.num_agents).build()
-    test = evaluation.query_keys("test", settings.test)
-    strategies = {}
-    for policy in compare.strategies_of(world):
-        played = compare.play(world, policy, test)
-        strategies[policy.name] = {key: estimate(played[key][None].astype(float)) for key in OUTCOMES}
-    found = {"strategies": strategies, "references": references_of(world, settings.test)}
-    atomic_write_json(file, {**sizes(part, settings), **found})
-    return found
+    known = remembered(file, sizes(part, settings), measure)
+    return {key: known[key] for key in ("strategies", "references")}
 
 
 def against_everyone(record: dict[str, Any], name: str, part: Part, settings: Settings) -> dict[str, Any]:
     """Return a system's success less that of a roster's whole team, a mesh, and its cost as a share of theirs."""
-    file = settings.out / stem(name, settings) / "everyone.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
-    if any(known.get(key) != value for key, value in sizes(part, settings).items()):
+
+    def measure() -> dict[str, Any]:
         world = compare.Setting(part.scenario, part.num_agents).build()
         everyone = TemplatePolicy(world.env, team_row("mesh", world.env.num_agents, world.env))
         test = evaluation.query_keys("test", settings.test)
-        played = rounded(compare.play(world, LoadedPolicy("everyone", everyone, None), test), ("cost",))
-        known = {**sizes(part, settings), **played}
-        atomic_write_json(file, known)
+        return rounded(compare.play(world, LoadedPolicy("everyone", everyone, None), test), ("cost",))
+
+    known = remembered(settings.out / stem(name, settings) / "everyone.json", sizes(part, settings), measure)
     success, cost = values_of(record, "success"), values_of(record, "cost")
     whole = np.tile(np.array(known["success"], float), (len(success), 1))
     return {

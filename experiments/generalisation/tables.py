@@ -1,7 +1,6 @@
 """Write the tables of what is kept."""
 
 import dataclasses
-import json
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from jaxmas.anchors import params_hash
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.experiments.designers.tables import references_of
 from jaxmas.experiments.generalisation.systems import PARTS, WORLDS, Settings, world_of
-from jaxmas.experiments.study import Part, estimate, sizes, stem
+from jaxmas.experiments.study import Part, estimate, remembered, sizes, stem
 from jaxmas.experiments.study_tables import cell, command, records_of
 
 SHOWN = ("best strategy", "best three plans, the better by trial", "depth-3 rule", "best plan per query")
@@ -45,16 +44,14 @@ def write(name: str, part: Part, settings: Settings) -> None:
 
 
 def references(settings: Settings) -> dict[str, Any]:
-    """Return what the references of every world earn there, or what is kept of it."""
-    file = settings.out / "generalisation_references.json"
+    """Return what the references of every world earn there."""
     hashes = {world: params_hash(world_of(world).params) for world in WORLDS}
-    if file.exists():
-        known = json.loads(file.read_text())
-        if known["params"] == hashes and known["test"] == settings.test:
-            return known["worlds"]
-    worlds = {world: references_of(world_of(world), settings.test) for world in WORLDS}
-    atomic_write_json(file, {"params": hashes, "test": settings.test, "worlds": worlds})
-    return worlds
+
+    def measure() -> dict[str, Any]:
+        return {"worlds": {world: references_of(world_of(world), settings.test) for world in WORLDS}}
+
+    known = {"params": hashes, "test": settings.test}
+    return remembered(settings.out / "generalisation_references.json", known, measure)["worlds"]
 
 
 def markdown(result: dict[str, Any]) -> str:
