@@ -8,6 +8,8 @@ def register() -> None:
         adas,
         aflow,
         agent_prune,
+        bandit,
+        cheap_first,
         dylan,
         flow_reasoner,
         g_designer,
@@ -18,6 +20,7 @@ def register() -> None:
         masrouter,
         meta_skill,
         metaagent_x,
+        neighbours,
         puppeteer,
         workflow_strategies,
     )

@@ -40,6 +40,8 @@ class System:
     algorithm: str
     settings: Mapping[str, Any]
     executor: str = "frozen-90"
+    coordination_interval: int | None = None
+    """Steps between plans, where a system has to plan more often than the scenario lets it."""
     times_the_plays: int = 1
     """More plays than the others are given, where marked so in its name."""
     reference: str | None = None
@@ -119,8 +121,7 @@ def run_system(name: str, system: str, settings: Settings) -> str:
     if record and len(runs) >= part.seeds:
         return f"{summary(record)}, kept in {record_of(name, system, settings)}"
     made = part.systems[system]
-    setting = compare.Setting(part.scenario, part.num_agents, executor=made.executor)
-    world = setting.build()
+    world = compare.Setting(part.scenario, part.num_agents, made.coordination_interval, made.executor).build()
     found = params_hash(world.params)
     refuse(
         found != part.params,
@@ -145,9 +146,11 @@ def run_seed(run: Path, part: Part, made: System, config: Any, world: World, set
     done = json.loads((run / "test.json").read_text()) if (run / "test.json").exists() else None
     if done:
         before = read_record(run)
-        then = before.scenario, before.num_agents, before.algorithm, before.executor, before.params, before.config
+        then = [getattr(before, field) for field in ("scenario", "num_agents", "coordination_interval")]
+        then += [getattr(before, field) for field in ("algorithm", "executor", "params", "config")]
         settings_now = json.loads(json.dumps(dataclasses.asdict(config)))
-        now = part.scenario, world.env.num_agents, made.algorithm, made.executor, part.params, settings_now
+        now = [part.scenario, world.env.num_agents, world.env.coordination_interval]
+        now += [made.algorithm, made.executor, part.params, settings_now]
         refuse(
             then != now, f"{run} was trained in another world or with other settings; move it away, or change --runs"
         )
@@ -155,6 +158,7 @@ def run_seed(run: Path, part: Part, made: System, config: Any, world: World, set
         options: dict[str, Any] = {
             "executor": made.executor,
             "num_agents": part.num_agents,
+            "coordination_interval": made.coordination_interval,
             "resume": (run / "config.json").exists(),
         }
         train(part.scenario, made.algorithm, config, out=run, seed=seed, **options)
@@ -203,6 +207,8 @@ def described(made: System) -> dict[str, Any]:
     """Return all settings of a system, the algorithm's defaults included: with others it is another system."""
     settings = dataclasses.asdict(ALGORITHMS[made.algorithm](**made.settings))
     trained = {"algorithm": made.algorithm, "executor": made.executor, "times_the_plays": made.times_the_plays}
+    if made.coordination_interval is not None:
+        trained["coordination_interval"] = made.coordination_interval
     return json.loads(json.dumps({**trained, "settings": settings}))
 
 

@@ -241,6 +241,10 @@ def test_the_systems_of_the_designers_are_given_the_same_plays() -> None:
         assert set(designers.SMALL.get(name, ())) <= set(part.systems)
 
 
+def row_settings(part: Part, system: str) -> dict[str, Any]:
+    return run.described(part.systems[system])["settings"]
+
+
 def test_the_table_of_designers(toy: tuple[Part, Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     """References are played; what is kept of systems is read; cost weights change what is left of the reward."""
     part, _ = toy
@@ -249,22 +253,23 @@ def test_the_table_of_designers(toy: tuple[Part, Settings], monkeypatch: pytest.
     part = dataclasses.replace(part, **world, variants={})
     monkeypatch.setitem(designers.PARTS, "toy", part)
     settings = designers.Settings(parts=("toy",), test=4, out=toy[1].out)
-    estimated = {key: run.estimate(np.array([[0.5, 0.25]])) for key in designer_tables.OUTCOMES}
-    beside = {
-        "strategies": {"chain": estimated},
-        "references": {
-            "best fixed plan": {"reward": estimated["reward"], "plan": "one"},
-            "best plan per query": {"low": estimated["reward"], "high": estimated["reward"]},
-        },
+    measured = run.estimate(np.array([[0.5, 0.25]]))
+    row = {"reward": measured, "plan": "one", "row": [0, 1, 0, 0, 0, 1, 1]}
+    known = {
+        "best fixed plan": row,
+        "best strategy": row,
+        "best plan per query": {"low": measured, "high": measured},
     }
-    atomic_write_json(settings.out / "designers_toy" / "baselines.json", {**run.sizes(part, settings), **beside})
+    kept = {**run.sizes(part, settings), "references": known}
+    atomic_write_json(settings.out / "designers_toy" / "references.json", kept)
     everyone = {"success": [0, 0, 1, 1], "cost": [1.0] * 4}
     atomic_write_json(settings.out / "designers_toy" / "everyone.json", {**run.sizes(part, settings), **everyone})
     played = {name: [0.5] * 4 for name in ("reward", "cost", "latency", "active_agents")}
     made_by = {"commit": "c", "device": "cpu"}
     runs = [
         {"provenance": made_by, "trained": {**played, "success": [1, 0, 1, 1]}, "log": [
-            {"update": 20, "plays": 40, "steps": 3.0, "success": 0.5, "seconds": 1.0}
+            {"update": 20, "plays": 40, "steps": 3.0, "success": 0.5, "reward": 0.3, "seconds": 1.0},
+            {"update": 40, "plays": 80, "steps": 3.0, "success": 0.5, "reward": 0.4, "seconds": 1.0},
         ]}
     ]  # fmt: skip
     runs[0]["notes"] = {"designs": [[["mode", "io", 0.25]]], "links": {"to bad": 0.5, "to honest": 2.0}}
@@ -280,9 +285,16 @@ def test_the_table_of_designers(toy: tuple[Part, Settings], monkeypatch: pytest.
     assert "mode: io (0.25)." in (settings.out / "designers_toy_designs.md").read_text()
     weight = float(params.reward.cost)
     assert row["reward_at_cost_weight"]["2.0"]["mean"] == pytest.approx(0.5 - weight * 0.5)
+    each = row_settings(part, "a")["queries"]
+    assert row["queries_to_pass"] == [40 * each] * 2, "0.3 is below the bar of 0.375, 0.4 above it"
+    assert set(row["by_family"]) == set(result["families"])
+    assert all(family["mean"] == 0.5 for family in row["by_family"].values())
+    assert {"chain", "cheap-first, every 3 steps", "best strategy"} <= set(result["strategies"])
     text = (settings.out / "designers_toy.md").read_text()
     assert "| strategy `chain` |" in text and "best plan per query, lower bound" in text
-    assert (settings.out / "designers_toy_curves.png").stat().st_size > 1000
+    assert f"| a | {40 * each:,} | 2 of 2 |" in text
+    for figure in ("curves", "front"):
+        assert (settings.out / f"designers_toy_{figure}.png").stat().st_size > 1000
 
 
 def test_notes_tell_what_is_designed_and_who_is_read() -> None:

@@ -96,7 +96,7 @@ def test_slots_off_the_team_are_blank(name: str) -> None:
 
 
 def test_every_registered_strategy_is_checked_here() -> None:
-    assert set(STRATEGIES.names("workflow")) == set(TUNABLE) | {"random", "dylan-ranker"}  # tests/test_dylan.py
+    assert set(STRATEGIES.names("workflow")) == set(TUNABLE) | {"random", "dylan-ranker", "cheap-first"}
 
 
 def test_too_many_trials_are_refused() -> None:

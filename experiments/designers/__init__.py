@@ -6,5 +6,5 @@ same frozen executors and with the same number of plays, plays it on the same te
 what is kept. Beside the systems stand every strategy, the best fixed plan, the best three, the depth-3 rule and the
 best plan per query, bracketed.
 
-``systems`` says what is compared and what was expected; ``tables`` tells what came out.
+``systems`` says what is compared and what was expected, ``measures`` what of it is told, ``tables`` how.
 """

@@ -34,6 +34,8 @@ from jaxmas.runs import LoadedPolicy
 PLAYS = 153_600
 TEAM = "roles-by-skill-voting"
 """Whose links the graph designers decide on: the best team among the strategies on ``workflow-mixed-v0``."""
+REPLAN = 3
+"""Steps between plans, for what plans in mid-episode: four plans until the last deadline."""
 
 
 def designers(team: str = TEAM, **graph: Any) -> dict[str, System]:
@@ -54,8 +56,12 @@ def designers(team: str = TEAM, **graph: Any) -> dict[str, System]:
         "g-designer": System("g-designer", {"team": team, **graph}),
         "agent-prune": System("agent-prune", {"team": team, **graph}),
         "maas": System("maas", {}),
+        "puppeteer": System("puppeteer", {}, coordination_interval=REPLAN),
         "aflow": System("aflow", {}),
         "adas": System("adas", {}),
+        "bandit": System("bandit", {}),
+        "bandit, sees nothing": System("bandit", {"sees": "nothing"}),
+        "neighbours": System("neighbours", {}),
     }
 
 

@@ -1,28 +1,21 @@
 """Write the tables and figures of what is kept."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
-from jaxmas import evaluation, headroom, plots, references
-from jaxmas.anchors import coordination_score
-from jaxmas.catalog import TEMPLATES
+from jaxmas import plots
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
-from jaxmas.experiments import compare
-from jaxmas.experiments.designers.systems import PARTS, Settings
-from jaxmas.experiments.study import Part, estimate, remembered, rounded, sizes, stem, values_of
-from jaxmas.experiments.study_tables import cell, command, percent, records_of, row_of
-from jaxmas.graph_space import team_row
-from jaxmas.policies import TemplatePolicy
-from jaxmas.runs import LoadedPolicy
-from jaxmas.statistics import paired_difference
+from jaxmas.experiments.designers.measures import OUTCOMES, collate
+from jaxmas.experiments.designers.systems import Settings
+from jaxmas.experiments.study import Part, stem
+from jaxmas.experiments.study_tables import cell, percent
+from jaxmas.statistics import Estimate
 
-OUTCOMES = ("success", "reward", "cost", "latency", "active_agents")
 DRAWN = ("meta-skill", "masrouter", "flow-reasoner", "g-designer", "gptswarm", "aflow", "adas")
 """Systems whose learning curves are drawn; all of a part that has none of them."""
-SIZES = headroom.HeadroomSettings(oracle_queries=512, oracle_plans=64, clamp_queries=32, clamp_plans=2)
-"""How the references are measured; what single fields are worth is in ``headroom.json``."""
+REFERENCES = ("best strategy", "roles-by-skill", "single-strong")
+"""Strategies whose rewards are shown by family, too."""
 
 
 def write(name: str, part: Part, settings: Settings) -> None:
@@ -39,108 +32,20 @@ def write(name: str, part: Part, settings: Settings) -> None:
         logs = {method: methods[method]["curves"] for method in drawn}
         curves = {method: (np.array(log["plays"]), np.array(log["success"], float)) for method, log in logs.items()}
         plots.save_png(plots.curves(curves, "plays", "success"), settings.out / f"{begin}_curves.png")
+    plots.save_png(plots.success_against_cost(points(result)), settings.out / f"{begin}_front.png")
 
 
-def collate(name: str, part: Part, settings: Settings) -> dict[str, Any]:
-    """Return the table of a part: systems, strategies, references."""
-    part = dataclasses.replace(part, seeds=max(part.seeds, PARTS[name].seeds))
-    records = records_of(name, part, settings)
-    beside = baselines(name, part, settings)
-    world = compare.Setting(part.scenario, part.num_agents).build()
-    weight = float(world.params.reward.cost)
-    methods = {}
-    for system, record in records.items():
-        row = row_of(part, system, records, OUTCOMES)
-        reward, cost = values_of(record, "reward"), values_of(record, "cost")
-        row["reward_at_cost_weight"] = {
-            factor: estimate(reward + (1 - factor) * weight * cost) for factor in compare.COST_WEIGHTS
-        }
-        executor = part.systems[system].executor
-        row["score"] = coordination_score(part.scenario, world.env, world.params, executor, row["reward"]["mean"])
-        notes = [run["notes"] for run in record["runs"] if "notes" in run]
-        row["designs"] = next((note["designs"] for note in notes if "designs" in note), [])
-        links = [note["links"] for note in notes if "links" in note]
-        # One seed has no interval.
-        several = len(links) > 1
-        row["links"] = {to: estimate(np.array([[one[to]] for one in links])) for to in links[0]} if several else None
-        trees = [note["tree"] for note in notes if note.get("tree")]
-        row["tree"] = {key: float(np.mean([tree[key] for tree in trees])) for key in trees[0]} if trees else None
-        methods[system] = row
-    for system, row in methods.items():
-        row["against_everyone"] = against_everyone(records[system], name, part, settings) if row["links"] else None
-    return {
-        "part": name,
-        **sizes(part, settings),
-        "reference": part.reference,
-        "command": command(settings, name),
-        **beside,
-        "methods": methods,
-    }
+def points(result: dict[str, Any]) -> list[plots.Method]:
+    """Return the systems and strategies as points of success against cost."""
+    rows = {**result["methods"], **{row: result["strategies"][row] for row in result["strategies"] if row != "random"}}
+    kinds = {**dict.fromkeys(result["methods"], "learned"), "best strategy": "best"}
 
+    def point(method: str) -> plots.Method:
+        estimates = [rows[method][key] for key in ("reward", "success", "cost")]
+        made = [Estimate(row["mean"], tuple(row["ci95"])) for row in estimates]
+        return plots.Method(method, kinds.get(method, "other"), *made)
 
-def baselines(name: str, part: Part, settings: Settings) -> dict[str, Any]:
-    """Return what every strategy and every reference does on the test queries."""
-
-    def measure() -> dict[str, Any]:
-        world = compare.Setting(part.scenario, part.num_agents).build()
-        test = evaluation.query_keys("test", settings.test)
-        strategies = {}
-        for policy in compare.strategies_of(world):
-            played = compare.play(world, policy, test)
-            strategies[policy.name] = {key: estimate(played[key][None].astype(float)) for key in OUTCOMES}
-        return {"strategies": strategies, "references": references_of(world, settings.test)}
-
-    file = settings.out / stem(name, settings) / "baselines.json"
-    known = remembered(file, sizes(part, settings), measure)
-    return {key: known[key] for key in ("strategies", "references")}
-
-
-def against_everyone(record: dict[str, Any], name: str, part: Part, settings: Settings) -> dict[str, Any]:
-    """Return a system's success less that of a roster's whole team, a mesh, and its cost as a share of theirs."""
-
-    def measure() -> dict[str, Any]:
-        world = compare.Setting(part.scenario, part.num_agents).build()
-        everyone = TemplatePolicy(world.env, team_row("mesh", world.env.num_agents, world.env))
-        test = evaluation.query_keys("test", settings.test)
-        return rounded(compare.play(world, LoadedPolicy("everyone", everyone, None), test), ("cost",))
-
-    known = remembered(settings.out / stem(name, settings) / "everyone.json", sizes(part, settings), measure)
-    success, cost = values_of(record, "success"), values_of(record, "cost")
-    whole = np.tile(np.array(known["success"], float), (len(success), 1))
-    return {
-        "success": paired_difference(success, whole).to_json(),
-        "cost_share": float(cost.mean() / np.mean(known["cost"])),
-    }
-
-
-def references_of(world: headroom.World, queries: int) -> dict[str, Any]:
-    """Return the rewards of the best fixed plan, the best three, the rule, and the best plan per query."""
-    sized = dataclasses.replace(SIZES, test=queries, oracle_queries=min(SIZES.oracle_queries, queries))
-    chosen = headroom.choose(world, sized)
-    test = evaluation.query_keys("test", queries)
-    features = references.global_features(world.env, world.params, test)
-    few = references.best_few(chosen.rewards, 3)
-    rows = {
-        "best fixed plan": np.full(queries, chosen.fixed),
-        "best strategy": np.full(queries, chosen.strategy),
-    }
-    index = np.stack([*rows.values(), chosen.rule.taken(features)])
-    values = headroom.play_rows(world, index, test, sized.replicates)
-    found = dict(zip((*rows, "depth-3 rule"), values, strict=True))
-    three = np.stack([np.full(queries, row) for row in few])
-    first, all_of_them = (headroom.play_rows(world, three, test, replicates) for replicates in (8, 16))
-    # Chosen on the first half of the replicates, scored on the second.
-    found["best three plans, the better by trial"] = (2 * all_of_them - first)[first.argmax(axis=0), np.arange(queries)]
-    bracket = headroom.best_per_query(world, chosen, test[: sized.oracle_queries], sized, lambda done: None)
-    shown: dict[str, Any] = {reference: {"reward": estimate(rewards[None])} for reference, rewards in found.items()}
-    shown["best plan per query"] = headroom.shifted(bracket, found["best strategy"], sized.oracle_queries)
-    templates = TEMPLATES[world.env.family]
-    for reference, row in (("best fixed plan", chosen.fixed), ("best strategy", chosen.strategy)):
-        shown[reference]["plan"] = templates.describe(templates.rows[row])
-    shown["best three plans, the better by trial"]["plan"] = "; ".join(
-        templates.describe(templates.rows[row]) for row in few
-    )
-    return shown
+    return [point(method) for method in rows]
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -166,7 +71,9 @@ def markdown(result: dict[str, Any]) -> str:
         ]
         lines.append(f"| {system} | {row['seeds']} | {' | '.join(cells)} |")
     for strategy, row in sorted(result["strategies"].items(), key=lambda item: -item[1]["reward"]["mean"]):
-        lines.append(f"| strategy `{strategy}` | – | {' | '.join(cell(row[key]) for key in OUTCOMES)} | | | | |")
+        title = strategy.capitalize() if strategy in result["references"] else f"strategy `{strategy}`"
+        lines.append(f"| {title} | – | {' | '.join(cell(row[key]) for key in OUTCOMES)} | | | | |")
+    lines += ["", f"On the front of success against cost, from cheap to dear: {', '.join(result['front'])}."]
     lines += ["", "| reference | reward | plan |", "|---|---|---|"]
     for reference, row in result["references"].items():
         if "low" in row:
@@ -174,7 +81,38 @@ def markdown(result: dict[str, Any]) -> str:
             lines += [f"| {reference}, lower bound | {low} | |", f"| {reference}, upper bound | {high} | |"]
         else:
             lines.append(f"| {reference} | {cell(row['reward'])} | {row.get('plan', '')} |")
-    return "\n".join([*lines, *trees(result), *links(result), ""])
+    return "\n".join([*lines, *families(result), *learning(result), *trees(result), *links(result), ""])
+
+
+def families(result: dict[str, Any]) -> list[str]:
+    """Return the table of rewards by family of queries."""
+    shapes = result["families"]
+    lines = ["", f"| reward by family | {' | '.join(f'{shape} ({count})' for shape, count in shapes.items())} |"]
+    lines.append("|---|" + "---|" * len(shapes))
+    rows = {
+        **result["methods"],
+        **{row: result["strategies"][row] for row in REFERENCES if row in result["strategies"]},
+    }
+    for title, row in sorted(rows.items(), key=lambda item: -item[1]["reward"]["mean"]):
+        lines.append(f"| {title} | {' | '.join(cell(row['by_family'][shape]) for shape in shapes)} |")
+    return lines
+
+
+def learning(result: dict[str, Any]) -> list[str]:
+    """Return the table of how many training queries it takes to pass the best strategy."""
+    lines = [
+        "",
+        "Training queries until the rewards of training, exploration included, first pass those of the best strategy, "
+        "counted where the log has a line:",
+        "",
+        "| system | median of the seeds that pass | seeds that pass |",
+        "|---|---|---|",
+    ]
+    for system, row in result["methods"].items():
+        passed = [queries for queries in row["queries_to_pass"] if queries is not None]
+        median = f"{np.median(passed):,.0f}" if passed else "–"
+        lines.append(f"| {system} | {median} | {len(passed)} of {row['seeds']} |")
+    return lines
 
 
 def trees(result: dict[str, Any]) -> list[str]:

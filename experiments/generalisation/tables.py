@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxmas.anchors import params_hash
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
-from jaxmas.experiments.designers.tables import references_of
+from jaxmas.experiments.designers.measures import references_of
 from jaxmas.experiments.generalisation.systems import PARTS, WORLDS, Settings, world_of
 from jaxmas.experiments.study import Part, estimate, remembered, sizes, stem
 from jaxmas.experiments.study_tables import cell, command, records_of
