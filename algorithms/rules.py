@@ -51,25 +51,27 @@ def fit_rule(
 
 def _splits(features, rewards, cuts: int, min_leaf: int) -> list[tuple[int, float]]:
     """Return all splits, the one whose two sides earn most with one plan each first."""
-    scored = []
-    for feature in range(features.shape[1]):
-        order = np.argsort(features[:, feature], kind="stable")
-        values = features[order, feature]
-        cumulative = np.cumsum(rewards[order], axis=0)
-        for place in _places(values, cuts, min_leaf):
-            earned = cumulative[place - 1].max() + (cumulative[-1] - cumulative[place - 1]).max()
-            scored.append((earned, feature, float((values[place - 1] + values[place]) / 2)))
+    columns = np.sort(features, axis=0).T
+    wanted = np.linspace(min_leaf, len(features) - min_leaf, cuts).astype(int)
+    places = [(feature, place) for feature, column in enumerate(columns) for place in _places(column, wanted)]
+    if not places:
+        return []
+    feature, place = np.array(places).T
+    threshold = (columns[feature, place - 1] + columns[feature, place]) / 2
+    below = (features[:, feature] <= threshold).T.astype(rewards.dtype)
+    low = below @ rewards
+    earned = low.max(axis=1) + (rewards.sum(axis=0) - low).max(axis=1)
+    scored = zip(earned.tolist(), feature.tolist(), threshold.tolist(), strict=True)
     return [(feature, threshold) for _, feature, threshold in sorted(scored, reverse=True)]
 
 
-def _places(values: np.ndarray, cuts: int, min_leaf: int) -> np.ndarray:
-    """Return up to ``cuts`` places to cut sorted values: spread evenly, each moved to where a value ends."""
+def _places(values: np.ndarray, wanted: np.ndarray) -> list[int]:
+    """Return up to as many places to cut sorted values as are wanted, each moved to where a value ends."""
     ends = np.flatnonzero(values[1:] > values[:-1]) + 1
-    ends = ends[(ends >= min_leaf) & (ends <= len(values) - min_leaf)]
-    if len(ends) <= cuts:
-        return ends
-    wanted = np.linspace(min_leaf, len(values) - min_leaf, cuts).astype(int)
-    return np.unique(ends[np.minimum(np.searchsorted(ends, wanted), len(ends) - 1)])
+    ends = ends[(ends >= wanted[0]) & (ends <= wanted[-1])]
+    if len(ends) <= len(wanted):
+        return ends.tolist()
+    return sorted(set(ends[np.minimum(np.searchsorted(ends, wanted), len(ends) - 1)].tolist()))
 
 
 def _grow(features, rewards, split: tuple[int, float], depth: int, cuts: int, tries: int, min_leaf: int) -> Rule:

@@ -34,7 +34,9 @@ def retained(policy: LoadedPolicy, world: World, test: Any) -> dict[str, float] 
     matches = (which[:, None] == np.arange(len(kept))).astype(float)
     rule = fit_rule(references.global_features(world.env, world.params, keys), matches, DEPTH)
     features = references.global_features(world.env, world.params, test)
-    table = jax.tree.map(lambda leaf: jnp.asarray(leaf[kept]), choices)
+    # As many rows in every run: they are played by one program.
+    padded = np.pad(kept, (0, DESIGNS - len(kept)), mode="edge")
+    table = jax.tree.map(lambda leaf: jnp.asarray(leaf[padded]), choices)
     own = designs_of(meta, policy.meta_params, world, test)
     arguments = (world.env, world.params, FixedDesign(meta.space))
     executor = (world.executor, world.executor_params)
@@ -49,14 +51,16 @@ def retained(policy: LoadedPolicy, world: World, test: Any) -> dict[str, float] 
 
 def designs_of(meta: LearnedPolicy, weights: Any, world: World, keys: Any) -> Any:
     """Return what the designer chooses for every query."""
+    return jax.tree.map(np.asarray, _choices(world.env, meta, world.params, weights, keys))
 
-    @jax.jit
-    @functools.partial(jax.vmap, in_axes=(0, None))
-    def choose(key, weights):
-        team = world.env.reset(key, world.params)[1]
+
+@functools.partial(jax.jit, static_argnames=("env", "meta"))
+def _choices(env, meta, params, weights, keys):
+    def choose(key):
+        team = env.reset(key, params)[1]
         return meta.apply(weights, meta.init(), team, key)[2]["choice"]
 
-    return jax.tree.map(np.asarray, choose(keys, weights))
+    return jax.vmap(choose)(keys)
 
 
 def rows_of(choices: Any) -> list[bytes]:
