@@ -3,7 +3,7 @@
 
 def register() -> None:
     """Enter every strategy, template family and algorithm into the registry."""
-    from jaxmas import cascade_space, design_spaces, graph_space, learners, script_space  # noqa: F401
+    from jaxmas import learners  # noqa: F401
     from jaxmas.algorithms import (  # noqa: F401
         adas,
         aflow,
@@ -24,3 +24,4 @@ def register() -> None:
         puppeteer,
         workflow_strategies,
     )
+    from jaxmas.spaces import cascade, graph, script, slots, template  # noqa: F401

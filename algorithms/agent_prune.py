@@ -13,10 +13,10 @@ import dataclasses
 from typing import ClassVar
 
 from jaxmas.algorithms.gptswarm import GPTSwarmConfig
-from jaxmas.design_spaces import LearnedPolicy
+from jaxmas.design_policies import LearnedPolicy
 from jaxmas.errors import check_numbers
-from jaxmas.graph_space import GraphSpace, team_row
 from jaxmas.registry import ALGORITHMS
+from jaxmas.spaces.graph import GraphSpace, team_row
 from jaxmas.types import Environment
 
 

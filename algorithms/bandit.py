@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxmas.design_spaces import Decision
 from jaxmas.errors import check_numbers, refuse
 from jaxmas.groups import GroupSizes, play_groups, returns
 from jaxmas.logs import log_plays
@@ -26,6 +25,7 @@ from jaxmas.plans import Plan
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, TEMPLATES
 from jaxmas.rollout import Policies
+from jaxmas.spaces.base import Decision
 from jaxmas.types import Environment, MetaPolicy, TeamObservation
 
 

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxmas.errors import check_numbers, refuse
-from jaxmas.graph_space import team_row
 from jaxmas.groups import GroupSizes, play_groups, returns
 from jaxmas.logs import log_plays
 from jaxmas.plans import Plan
@@ -30,6 +29,8 @@ from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, STRATEGIES, TEMPLATES
 from jaxmas.rollout import MetaStep, Policies
+from jaxmas.spaces.base import Decision
+from jaxmas.spaces.graph import team_row
 from jaxmas.types import Environment, MetaPolicy, TeamObservation
 
 
@@ -153,10 +154,8 @@ class Roster:
         place = jnp.argsort(jnp.argsort(-scores, stable=True))
         return place < self.keep
 
-    def explain(self, params: Any, team: TeamObservation, key: PRNGKeyArray) -> list[Any]:
+    def explain(self, params: Any, team: TeamObservation, key: PRNGKeyArray) -> list[Decision]:
         """Return every member's importance, as a share of all."""
-        from jaxmas.design_spaces import Decision
-
         kept, total = self.kept(params), jnp.maximum(jnp.sum(params), 1e-6)
         order = [int(slot) for slot in jnp.argsort(-params)]
         return [Decision(f"slot {s}", "kept" if kept[s] else "left out", float(params[s] / total)) for s in order]

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmas.design_spaces import LearnedPolicy, Teacher
+from jaxmas.design_policies import LearnedPolicy, Teacher
 from jaxmas.designers import DesignerConfig, at_the_end
 from jaxmas.errors import check_numbers
 from jaxmas.groups import returns, score_designs

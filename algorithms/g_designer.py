@@ -15,12 +15,12 @@ from typing import ClassVar, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmas.design_spaces import LearnedPolicy
+from jaxmas.design_policies import LearnedPolicy
 from jaxmas.designers import DesignerConfig
 from jaxmas.errors import check_numbers
-from jaxmas.graph_space import GraphSpace, team_row
 from jaxmas.registry import ALGORITHMS
 from jaxmas.rollout import MetaStep
+from jaxmas.spaces.graph import GraphSpace, team_row
 from jaxmas.types import Environment
 
 

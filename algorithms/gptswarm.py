@@ -15,11 +15,11 @@ Members whose messages do not reach the reporter leave the team, as nodes withou
 import dataclasses
 from typing import ClassVar, Literal
 
-from jaxmas.design_spaces import LearnedPolicy
+from jaxmas.design_policies import LearnedPolicy
 from jaxmas.designers import DesignerConfig
 from jaxmas.errors import check_numbers
-from jaxmas.graph_space import GraphSpace, team_row
 from jaxmas.registry import ALGORITHMS
+from jaxmas.spaces.graph import GraphSpace, team_row
 from jaxmas.types import Environment
 
 

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxmas.design_spaces import FORBIDDEN, Decision
 from jaxmas.designers import PricedConfig
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, TEMPLATES
+from jaxmas.spaces.base import FORBIDDEN, Decision
 from jaxmas.types import Environment, TeamObservation
 
 LAYERS = 6

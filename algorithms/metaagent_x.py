@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxmas.co_training import learn_designer, learn_executor, optimisers, take_turns, turns
 from jaxmas.decisions import collector, decisions_under, merge
-from jaxmas.design_spaces import LearnedPolicy
+from jaxmas.design_policies import LearnedPolicy
 from jaxmas.errors import check_numbers, refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
 from jaxmas.groups import GroupSizes, play_groups, returns, valid_designs

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxmas.design_spaces import Decision
 from jaxmas.errors import check_numbers
 from jaxmas.groups import GroupSizes, play_groups, returns
 from jaxmas.logs import log_plays
@@ -21,6 +20,7 @@ from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
 from jaxmas.registry import ALGORITHMS, TEMPLATES
 from jaxmas.rollout import Policies
+from jaxmas.spaces.base import Decision
 from jaxmas.types import Environment, MetaPolicy, TeamObservation
 
 

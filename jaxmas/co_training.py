@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmas.decisions import Decisions, at_rows, mean_over, score
-from jaxmas.design_spaces import LearnedPolicy
+from jaxmas.design_policies import LearnedPolicy
 from jaxmas.executors import Trainable
 from jaxmas.groups import score_designs
 from jaxmas.learning import descend, falling_adam, linear, surrogate_loss

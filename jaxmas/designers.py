@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxmas.design_spaces import LearnedPolicy
+from jaxmas.design_policies import LearnedPolicy
 from jaxmas.errors import check_numbers, refuse
 from jaxmas.groups import GroupSizes, play_groups
 from jaxmas.learners import LEARNERS, Learner

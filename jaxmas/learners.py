@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxmas.design_spaces import LearnedPolicy, Teacher
+from jaxmas.design_policies import LearnedPolicy, Teacher
 from jaxmas.errors import refuse
 from jaxmas.groups import GroupSizes, returns, score_designs
 from jaxmas.learning import (

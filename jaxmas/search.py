@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxmas.design_spaces import FixedDesign, LearnedPolicy
+from jaxmas.design_policies import FixedDesign, LearnedPolicy
 from jaxmas.errors import refuse
 from jaxmas.groups import GroupSizes, returns
 from jaxmas.logs import log_plays

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxmas.design_spaces import LearnedPolicy
+from jaxmas.design_policies import LearnedPolicy
 from jaxmas.groups import GroupSizes, play_groups, returns
 from jaxmas.registry import TEMPLATES
 from jaxmas.rollout import Policies

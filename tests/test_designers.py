@@ -21,9 +21,9 @@ from jaxmas.catalog import ALGORITHMS, DESIGN_SPACES, LEARNERS, STRATEGIES
 from jaxmas.designers import DesignerConfig, LearnerName, SpaceName, at_the_end
 from jaxmas.errors import JaxmasError
 from jaxmas.evaluation import evaluate, query_keys
-from jaxmas.graph_space import GraphSpace
 from jaxmas.policies import RandomPolicy
 from jaxmas.rollout import MetaStep, Policies, meet, play_query
+from jaxmas.spaces.graph import GraphSpace
 from jaxmas.training import first_state, run_updates
 
 SYSTEMS = [entry.name for entry in ALGORITHMS if issubclass(entry.value, DesignerConfig)]

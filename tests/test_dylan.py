@@ -13,10 +13,10 @@ import jaxmas
 from jaxmas.algorithms.dylan import DylanConfig, Ranker, Roster, among, importance
 from jaxmas.errors import JaxmasError
 from jaxmas.evaluation import evaluate, query_keys
-from jaxmas.graph_space import team_row
 from jaxmas.plans import Plan
 from jaxmas.policies import RandomPolicy, TemplatePolicy
 from jaxmas.rollout import MetaStep, Policies
+from jaxmas.spaces.graph import team_row
 from jaxmas.training import first_state, run_updates
 
 

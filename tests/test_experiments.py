@@ -26,11 +26,11 @@ from jaxmas.experiments.frozen_ceiling import tables
 from jaxmas.experiments.frozen_ceiling.__main__ import main
 from jaxmas.experiments.frozen_ceiling.systems import PARTS, Settings, SwappedRoles
 from jaxmas.experiments.study import Part, System
-from jaxmas.graph_space import team_row
 from jaxmas.headroom import World
 from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import TEMPLATES
 from jaxmas.runs import LoadedPolicy
+from jaxmas.spaces.graph import team_row
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import pytest
 import jaxmas
 from jaxmas.algorithms.maas import LAYERS
 from jaxmas.algorithms.meta_skill import MetaSkillConfig
-from jaxmas.cascade_space import LATENT
 from jaxmas.environments.probes import OPTIMAL
 from jaxmas.environments.workflow.observe import GLOBAL_FEATURES
 from jaxmas.errors import JaxmasError
@@ -26,6 +25,7 @@ from jaxmas.policies import RandomPolicy
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, LEARNERS, TEMPLATES
 from jaxmas.rollout import MetaStep, Policies
 from jaxmas.search import anyone, corrected, soft_mixed
+from jaxmas.spaces.cascade import LATENT
 from jaxmas.training import first_state, run_updates
 
 # --- equations

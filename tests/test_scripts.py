@@ -14,8 +14,8 @@ from jaxmas.catalog import TEMPLATES
 from jaxmas.environments.workflow.workflow import Workflow
 from jaxmas.errors import JaxmasError
 from jaxmas.registry import DESIGN_SPACES
-from jaxmas.script_space import FORBIDDEN, ScriptSpace, next_token
-from jaxmas.scripts import Language
+from jaxmas.spaces.language import Language
+from jaxmas.spaces.script import FORBIDDEN, ScriptSpace, next_token
 
 BATCH = 2048
 """Programs are run in batches of one size, so that each language is compiled once."""

@@ -19,8 +19,8 @@ from jaxmas.groups import GroupSizes, play_groups, returns
 from jaxmas.plans import Plan
 from jaxmas.policies import RandomPolicy
 from jaxmas.rollout import Policies
-from jaxmas.script_space import ScriptSpace
-from jaxmas.scripts import Language
+from jaxmas.spaces.language import Language
+from jaxmas.spaces.script import ScriptSpace
 
 NAMES = list(OPTIMAL)
 CUE, MEMORY, CONTEXT, TEAM = NAMES

@@ -15,9 +15,9 @@ from jaxmas.experiments import compare
 from jaxmas.experiments.designers.systems import PARTS, REPLAN, Settings
 from jaxmas.experiments.study import Part, estimate, remembered, rounded, sizes, stem, values_of
 from jaxmas.experiments.study_tables import command, records_of, row_of
-from jaxmas.graph_space import team_row
 from jaxmas.policies import TemplatePolicy
 from jaxmas.runs import LoadedPolicy
+from jaxmas.spaces.graph import team_row
 from jaxmas.statistics import paired_difference, pareto_front
 
 OUTCOMES = ("success", "reward", "cost", "latency", "active_agents")

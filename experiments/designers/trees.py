@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmas import evaluation, references
 from jaxmas.algorithms.rules import fit_rule
-from jaxmas.design_spaces import FixedDesign, LearnedPolicy
+from jaxmas.design_policies import FixedDesign, LearnedPolicy
 from jaxmas.headroom import World
 from jaxmas.runs import LoadedPolicy
 

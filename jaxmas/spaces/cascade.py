@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from jaxmas.design_spaces import Decision
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
 from jaxmas.registry import DESIGN_SPACES, TEMPLATES
+from jaxmas.spaces.base import Decision
 from jaxmas.types import Environment, TeamObservation
 
 MEMBERS = 6

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxmas.design_spaces import Decision
 from jaxmas.errors import refuse
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
 from jaxmas.registry import DESIGN_SPACES, STRATEGIES, TEMPLATES
+from jaxmas.spaces.base import Decision
 from jaxmas.types import Environment, TeamObservation
 
 HOPS = 8

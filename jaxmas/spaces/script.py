@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxmas.design_spaces import FORBIDDEN, Decision
 from jaxmas.networks import MLP, TeamEncoder
 from jaxmas.plans import Plan
 from jaxmas.registry import DESIGN_SPACES, TEMPLATES
-from jaxmas.scripts import STATEMENT, Language, Reading
+from jaxmas.spaces.base import FORBIDDEN, Decision
+from jaxmas.spaces.language import STATEMENT, Language, Reading
 from jaxmas.types import Environment, TeamObservation
 
 
