@@ -1,15 +1,18 @@
 """Write the tables of what is kept."""
 
 import dataclasses
+import functools
+import json
 from typing import Any
 
 import numpy as np
 
 from jaxmas.anchors import params_hash
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
+from jaxmas.experiments.designers import systems as designers
 from jaxmas.experiments.designers.measures import references_of
 from jaxmas.experiments.generalisation.systems import PARTS, WORLDS, Settings, world_of
-from jaxmas.experiments.study import Part, estimate, remembered, sizes, stem
+from jaxmas.experiments.study import Part, estimate, folder, remembered, sizes, stem
 from jaxmas.experiments.study_tables import cell, command, records_of
 
 SHOWN = ("best strategy", "best three plans, the better by trial", "depth-3 rule", "best plan per query")
@@ -45,13 +48,25 @@ def write(name: str, part: Part, settings: Settings) -> None:
 
 def references(settings: Settings) -> dict[str, Any]:
     """Return what the references of every world earn there."""
-    hashes = {world: params_hash(world_of(world).params) for world in WORLDS}
+    found = {}
+    for name in WORLDS:
+        world = world_of(name)
+        known = {"params": params_hash(world.params), "num_agents": world.env.num_agents, "test": settings.test}
+        file = settings.out / "generalisation_references" / f"{folder(name)}.json"
+        found[name] = remembered(file, known, functools.partial(measured, name, settings))["references"]
+    return found
 
-    def measure() -> dict[str, Any]:
-        return {"worlds": {world: references_of(world_of(world), settings.test) for world in WORLDS}}
 
-    known = {"params": hashes, "test": settings.test}
-    return remembered(settings.out / "generalisation_references.json", known, measure)["worlds"]
+def measured(name: str, settings: Settings) -> dict[str, Any]:
+    """Measure the references of a world, or take what the study of designers keeps of the same."""
+    world, (scenario, num_agents) = world_of(name), WORLDS[name]
+    for part, made in designers.PARTS.items():
+        file = settings.out / stem(part, designers.Settings()) / "references.json"
+        if file.exists() and (made.scenario, made.num_agents) == (scenario, num_agents):
+            kept = json.loads(file.read_text())
+            if (kept["params"], kept["test"]) == (params_hash(world.params), settings.test):
+                return {"references": kept["references"]}
+    return {"references": references_of(world, settings.test)}
 
 
 def markdown(result: dict[str, Any]) -> str:
