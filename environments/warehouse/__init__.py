@@ -1,0 +1,1 @@
+"""``warehouse``: robots on a grid serve orders without end."""
