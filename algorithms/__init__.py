@@ -22,6 +22,7 @@ def register() -> None:
         metaagent_x,
         neighbours,
         puppeteer,
+        warehouse_assignment,
         workflow_strategies,
     )
     from jaxmas.spaces import cascade, graph, script, slots, template  # noqa: F401

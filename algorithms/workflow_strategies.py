@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from jaxmas.algorithms import workflow_plans as grammar
 from jaxmas.algorithms.workflow_plans import ROLES, TASKS, TIERS, TOPOLOGIES, Template
 from jaxmas.environments.workflow.params import role_names
-from jaxmas.policies import RandomPolicy, TemplatePolicy
+from jaxmas.policies import TemplatePolicy
 from jaxmas.registry import STRATEGIES, TEMPLATES
 from jaxmas.types import Environment, MetaPolicy
 
@@ -93,10 +93,6 @@ def _tuned(name: str, env: Environment, params: Any = None) -> MetaPolicy:
     return TemplatePolicy(env, tuned_row(name, env, params) or TUNABLE[name][0])
 
 
-def _random(env: Environment, params: Any = None) -> MetaPolicy:
-    return RandomPolicy(env)
-
-
 for _tier in ("weak", "middle", "strong"):
     _add(
         f"single-{_tier}",
@@ -139,4 +135,3 @@ _add(
     "weak members first, a strong critic where they disagree",
     _rows("mesh", (2, 3, 4), ("critic",), ("escalate",), ((1, 1), (2, 2), (1, 3), (3, 3))),
 )
-STRATEGIES.add("random", _random, "uniform over the legal plans: the zero of the score")

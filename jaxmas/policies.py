@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import PRNGKeyArray
 
 from jaxmas.plans import Plan
-from jaxmas.registry import TEMPLATES
+from jaxmas.registry import STRATEGIES, TEMPLATES
 from jaxmas.types import Environment, TeamObservation
 
 
@@ -46,3 +46,8 @@ class TemplatePolicy:
         templates = TEMPLATES[self.env.family]
         row = params if self.row is None else templates.row(self.row)
         return templates.build(self.env, row, team), carry, {}
+
+
+STRATEGIES.add(
+    "random", lambda env, params=None: RandomPolicy(env), "uniform over the legal plans: the zero of the score"
+)

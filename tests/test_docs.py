@@ -132,7 +132,7 @@ def test_no_absolute_path(page) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_scenario_names_are_registered(page) -> None:
-    named = set(re.findall(r"\b(?:workflow|probe|signal)-[a-z]+-v\d+\b", read(page)))
+    named = set(re.findall(r"\b(?:workflow|probe|signal|warehouse)-[a-z]+-v\d+\b", read(page)))
     assert named <= set(SCENARIOS.names())
 
 

@@ -22,8 +22,8 @@ from helpers import (
 from jax.typing import ArrayLike
 from scipy import stats
 
+from jaxmas.environments.noise import below, hashed, message_fate, mix, uniform
 from jaxmas.environments.workflow import votes as v
-from jaxmas.environments.workflow.noise import below, hashed, message_fate, mix, uniform
 
 SPACE = ENV.plan_space
 MANY = 8192

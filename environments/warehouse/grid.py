@@ -118,10 +118,9 @@ def generated(blocks: tuple[int, int], block: tuple[int, int] = (2, 5), stations
     grid = Grid("generated", free, np.zeros(0, int), np.zeros(0, int))
     shelf = np.pad(~free, 1)
     beside = shelf[:-2, 1:-1] | shelf[2:, 1:-1]
-    left = np.linspace(0, rows - 1, (stations + 1) // 2).round().astype(int)
-    right = np.linspace(0, rows - 1, stations // 2).round().astype(int)
+    west, east = (np.linspace(0, rows - 1, count).round().astype(int) for count in ((stations + 1) // 2, stations // 2))
     number = grid.number
-    at = np.concatenate([number[left, 0], number[right, columns - 1]])
+    at = np.concatenate([number[west, 0], number[east, columns - 1]])
     return dataclasses.replace(grid, pickups=number[free & beside], stations=at)
 
 

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxmas.environments.noise import below, hashed, uniform
 from jaxmas.environments.workflow import votes as v
-from jaxmas.environments.workflow.noise import below, hashed, uniform
 from jaxmas.environments.workflow.query import MAX_PARENTS, Query
 from jaxmas.environments.workflow.work import Board, Team, Work
 from jaxmas.pytrees import pytree

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
-from jaxmas.environments.workflow.noise import below, hashed, uniform
+from jaxmas.environments.noise import below, hashed, uniform
 from jaxmas.environments.workflow.votes import VOCABULARY, pack
 from jaxmas.pytrees import pytree
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from jaxmas.environments.noise import below, hashed, message_fate, mix, uniform
 from jaxmas.environments.workflow import votes as v
-from jaxmas.environments.workflow.noise import below, hashed, message_fate, mix, uniform
 from jaxmas.environments.workflow.query import Query
 from jaxmas.pytrees import pytree
 

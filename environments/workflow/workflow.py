@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
+from jaxmas.environments.noise import hashed, uniform
 from jaxmas.environments.workflow import votes as v
-from jaxmas.environments.workflow.noise import hashed, uniform
 from jaxmas.environments.workflow.observe import (
     AGENT_TOKENS,
     GLOBAL_FEATURES,

@@ -1,0 +1,135 @@
+"""What robots and the designer see: a window, the way to the goal, messages from those near; orders and robots."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from jaxmas.environments.noise import hashed, uniform
+from jaxmas.environments.warehouse.orders import next_goal
+from jaxmas.environments.warehouse.params import MARGIN, WORD, WarehouseParams
+from jaxmas.types import Observation, TeamObservation
+
+WINDOW = 3
+"""Cells that a robot sees to each side."""
+RADIO = MARGIN
+"""Cells to which messages carry, as the crow flies."""
+HEARD = 8
+"""Messages that a robot takes in: those from the nearest."""
+FAR = 16.0
+"""The unit of distances in features."""
+PLACE, GOAL, STATUS, FARTHER, LEGAL = (slice(*ends) for ends in ((0, 2), (2, 4), (4, 7), (9, 14), (14, 19)))
+"""Columns of what a robot sees: its row and column as shares of the map's, those of its goal (its own without one),
+whether it has a goal, carries goods, and stands still; how much farther the goal is after each move; which are legal.
+Column 7 is how long it has waited, 8 how far the goal is; then come window and messages."""
+
+
+def occupied(cell: Int[Array, "num_agents"], params: WarehouseParams) -> UInt32[Array, "padded_rows words"]:
+    """Return where robots are, one bit a place."""
+    row, column = (params.place[cell] + MARGIN).T
+    bit = jnp.uint32(1) << (column % WORD).astype(jnp.uint32)
+    return jnp.zeros_like(params.walls).at[row, column // WORD].add(bit)
+
+
+def around(
+    words: UInt32[Array, "padded_rows words"], place: Int[Array, "num_agents 2"], reach: int
+) -> Bool[Array, "num_agents side side"]:
+    """Return the square of bits that reaches so far from each place."""
+    side = 2 * reach + 1
+    first = place + MARGIN - reach
+    rows = first[:, :1] + jnp.arange(side)
+    word, shift = first[:, 1:] // WORD, (first[:, 1:] % WORD).astype(jnp.uint32)
+    low, high = words[rows, word], words[rows, word + 1]
+    bits = (low >> shift) | jnp.where(shift > 0, high << (WORD - shift), 0)
+    return ((bits[:, :, None] >> jnp.arange(side, dtype=jnp.uint32)) & 1).astype(bool)
+
+
+@functools.cache
+def disc() -> np.ndarray:
+    """Return the places within radio range, but for the middle, nearest first ``[places, 2]``."""
+    span = np.arange(-RADIO, RADIO + 1)
+    places = np.stack(np.meshgrid(span, span, indexing="ij"), axis=-1).reshape(-1, 2)
+    far = (places**2).sum(axis=1)
+    return places[np.argsort(far, kind="stable")][1 : int((far <= RADIO**2).sum())]
+
+
+def nearest(
+    cell: Int[Array, "num_agents"], robots: UInt32[Array, "padded_rows words"], there: Int[Array, "cells"], params
+) -> tuple[Int[Array, "num_agents heard"], Int[Array, "num_agents heard 2"]]:
+    """Return the nearest robots in radio range, -1 where there are fewer, and where they are from here."""
+    place = params.place[cell]
+    flat = (disc() + RADIO) @ np.array([2 * RADIO + 1, 1])
+    near = around(robots, place, RADIO).reshape(len(cell), -1)[:, flat]
+    rank = jnp.cumsum(near, axis=1, dtype=jnp.int8)
+    sought = jnp.arange(1, HEARD + 1, dtype=jnp.int8)
+    at = jnp.argmax(rank[:, None, :] == sought[:, None], axis=2)
+    known = rank[:, -1:] >= sought
+    away = jnp.where(known[:, :, None], jnp.asarray(disc(), jnp.int32)[at], 0)
+    row, column = jnp.moveaxis(place[:, None, :] + away, -1, 0)
+    return jnp.where(known, there[params.number[row, column]], -1), away
+
+
+def ways(
+    cell: Int[Array, "num_agents"], goal: Int[Array, "num_agents"], params: WarehouseParams
+) -> tuple[Float[Array, "num_agents"], Float[Array, "num_agents 5"]]:
+    """Return how far the goal is, and how much farther it is after each move; without a goal all is zero."""
+    here = jnp.maximum(goal, 0)
+    # One look-up: staying is the first move.
+    left = params.distance[here[:, None], params.neighbours[cell]].astype(jnp.float32)
+    some = (goal >= 0)[:, None]
+    return jnp.where(some[:, 0], left[:, 0], 0), jnp.where(some, left - left[:, :1], 0)
+
+
+def observation(env, state, params: WarehouseParams) -> Observation:
+    """Return what every robot sees."""
+    cell, goal = state.cell, next_goal(state.orders, state.task)
+    robots, place = occupied(cell, params), params.place[cell]
+    far, farther = ways(cell, goal, params)
+    target = jnp.where(goal >= 0, params.goal_cell[jnp.maximum(goal, 0)], cell)
+    towards = params.place[target] - place
+    carries = (state.task >= 0) & (state.orders.owner[jnp.maximum(state.task, 0)] == jnp.arange(len(cell)))
+    own = [
+        place / jnp.array(params.number.shape), params.place[target] / jnp.array(params.number.shape),
+        jnp.stack([goal >= 0, carries, state.stopped > 0], axis=1), jnp.minimum(state.waits, 8)[:, None] / 8,
+        jnp.minimum(far, 4 * FAR)[:, None] / FAR,
+    ]  # fmt: skip
+    senders, away = nearest(cell, robots, state.there, params)
+    lost = uniform(hashed(state.noise, state.step, senders, jnp.arange(len(cell))[:, None])) < params.message_loss
+    says = jnp.concatenate(
+        [jnp.clip(towards, -FAR, FAR) / FAR, jnp.stack([carries, state.stopped > 0, state.role == 1], axis=1)], axis=1
+    )
+    got = (senders >= 0) & ~lost
+    messages = jnp.concatenate([away / RADIO, says[jnp.maximum(senders, 0)], got[:, :, None]], axis=2)
+    messages = jnp.where(got[:, :, None], messages, 0.0)
+    side = 2 * WINDOW + 1
+    seen = [around(words, place, WINDOW).reshape(len(cell), side * side) for words in (params.walls, robots)]
+    legal = env.legal(state, params)
+    parts = [*own, farther, legal, *seen, messages.reshape(len(cell), -1)]
+    features = jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
+    acting = (state.stopped == 0) & ~env.is_over(state)
+    return Observation(features, state.role, jnp.zeros_like(state.role), legal, acting)
+
+
+def team_observation(env, state, params: WarehouseParams) -> TeamObservation:
+    """Return the open orders, the robots, and how far each robot is from the next stop of each order."""
+    orders, shape = state.orders, jnp.array(params.number.shape)
+    goal = orders.stops[jnp.arange(env.num_orders), orders.reached]
+    last = orders.stops[jnp.arange(env.num_orders), jnp.sum(orders.stops >= 0, axis=1) - 1]
+    age = jnp.minimum(state.step - orders.released, env.horizon) / env.horizon
+    where = [params.place[params.goal_cell[which]] / shape for which in (goal, last)]
+    tokens = jnp.concatenate([*where, (orders.owner >= 0)[:, None], age[:, None]], axis=1)
+    carries = (state.task >= 0) & (orders.owner[jnp.maximum(state.task, 0)] == jnp.arange(env.num_agents))
+    robots = jnp.stack([state.task >= 0, carries, state.stopped > 0], axis=1)
+    far = params.distance[goal][:, state.cell].T.astype(jnp.float32)
+    return TeamObservation(
+        task_tokens=tokens.astype(jnp.float32),
+        task_mask=orders.owner < 0,
+        task_parents=jnp.zeros((env.num_orders, 0), jnp.int32),
+        agent_tokens=jnp.concatenate([params.place[state.cell] / shape, robots], axis=1).astype(jnp.float32),
+        agent_mask=~carries,
+        pair_features=(far / FAR)[:, :, None],
+        global_features=jnp.stack(
+            [state.step / env.horizon, jnp.mean(carries), jnp.mean(state.task >= 0), jnp.mean(state.waits > 0)]
+        ).astype(jnp.float32),
+    )

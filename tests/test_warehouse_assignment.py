@@ -1,0 +1,132 @@
+"""Assignment: Hungarian against scipy's, auction within its bound, the greedy ones against slow references."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from jaxmas.algorithms.warehouse_assignment import (
+    AGE,
+    THOROUGH,
+    auction,
+    congestion_aware,
+    first_come,
+    hungarian,
+    nearest_first,
+    regret,
+)
+from jaxmas.types import TeamObservation
+
+SHAPES = ((6, 9), (9, 6), (8, 8))
+
+
+def instances(shape: tuple[int, int], count: int, closed: float = 0.0) -> np.ndarray:
+    """Return random distances, some robots and orders of which are not to be had."""
+    rng = np.random.default_rng(shape[0])
+    far = rng.random((count, *shape)).astype(np.float32) * 4
+    agents, orders = (rng.random((count, size)) < closed for size in shape)
+    far[agents] = np.inf
+    far.transpose(0, 2, 1)[orders] = np.inf
+    return far
+
+
+def team_of(far: np.ndarray, age: np.ndarray | None = None) -> TeamObservation:
+    """Return a team observation of so many robots and orders, with what the rules look at."""
+    agents, orders = far.shape
+    tokens = np.zeros((orders, AGE + 1), np.float32)
+    tokens[:, AGE] = 0 if age is None else age
+    return TeamObservation(
+        task_tokens=jnp.array(tokens),
+        task_mask=jnp.ones(orders, bool),
+        task_parents=jnp.zeros((orders, 0), jnp.int32),
+        agent_tokens=jnp.zeros((agents, 1)),
+        agent_mask=jnp.ones(agents, bool),
+        pair_features=jnp.array(far)[:, :, None],
+        global_features=jnp.zeros(1),
+    )
+
+
+def least(far: np.ndarray) -> tuple[int, float]:
+    """Return how many pairs the best assignment has, and the sum of their distances."""
+    robots, orders = linear_sum_assignment(np.where(np.isfinite(far), far, 1e4))
+    pairs = np.isfinite(far[robots, orders])
+    return int(pairs.sum()), float(far[robots, orders][pairs].sum())
+
+
+def checked(far: np.ndarray, task: Any) -> tuple[int, float]:
+    """Return pairs and sum of an assignment that gives no order twice and none that is not to be had."""
+    task = np.asarray(task)
+    served = task[task >= 0]
+    assert len(set(served.tolist())) == len(served)
+    chosen = far[np.flatnonzero(task >= 0), served]
+    assert np.isfinite(chosen).all()
+    return len(served), float(chosen.sum())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hungarian_is_scipys_on_a_thousand_instances(shape: tuple[int, int]) -> None:
+    far = instances(shape, 334)
+    tasks = jax.jit(jax.vmap(lambda one: hungarian(one, team_of(far[0]))))(jnp.array(far))
+    for one, task in zip(far, tasks, strict=True):
+        count, total = checked(one, task)
+        assert (count, total) == (min(shape), pytest.approx(least(one)[1], abs=1e-4))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_auction_is_within_its_bound(shape: tuple[int, int]) -> None:
+    """With at least as many orders as robots, within ε per robot of the least sum; else everything is sold."""
+    far, epsilon = instances(shape, 100), 1 / 32
+    tasks = jax.jit(jax.vmap(lambda one: auction(one, team_of(far[0]), epsilon)))(jnp.array(far))
+    for one, task in zip(far, tasks, strict=True):
+        count, total = checked(one, task)
+        assert count == min(shape)
+        if shape[0] <= shape[1]:
+            assert total <= least(one)[1] + epsilon * shape[0] + 1e-4
+
+
+@pytest.mark.parametrize("rule", [nearest_first, first_come, congestion_aware, *THOROUGH.values()])
+def test_what_is_not_to_be_had_is_not_given_out(rule: Any) -> None:
+    far = instances((7, 9), 40, closed=0.4)
+    far[0] = np.inf
+    tasks = jax.jit(jax.vmap(lambda one: rule(one, team_of(far[1]))))(jnp.array(far))
+    for one, task in zip(far, tasks, strict=True):
+        assert checked(one, task)[0] == least(one)[0], "as many are served as can be"
+
+
+def slowly(far: np.ndarray) -> list[int]:
+    """Return the nearest pair first, one after the other."""
+    far, task = far.copy(), [-1] * len(far)
+    while np.isfinite(far).any():
+        robot, order = np.unravel_index(far.argmin(), far.shape)
+        task[robot] = int(order)
+        far[robot], far[:, order] = np.inf, np.inf
+    return task
+
+
+def test_nearest_first_is_one_pair_after_the_other() -> None:
+    far = instances((9, 12), 50, closed=0.2)
+    tasks = jax.jit(jax.vmap(lambda one: nearest_first(one, team_of(far[0]))))(jnp.array(far))
+    assert tasks.tolist() == [slowly(one) for one in far]
+
+
+def test_first_come_by_hand() -> None:
+    """The oldest order is 2, which robot 0 is nearest to; 0 is next, and gets the robot that is left."""
+    far = np.array([[1.0, 2.0, 3.0], [2.0, 1.0, 5.0]], np.float32)
+    assert first_come(jnp.array(far), team_of(far, np.array([0.5, 0.1, 0.9]))).tolist() == [2, 0]
+
+
+def test_regret_by_hand() -> None:
+    """Robot 0 would lose 1 by not getting order 0, robot 1 would lose 5: it is served first."""
+    far = np.array([[1.0, 2.0], [2.0, 7.0]], np.float32)
+    assert regret(jnp.array(far), team_of(far)).tolist() == [1, 0]
+
+
+def test_crowded_orders_count_as_farther() -> None:
+    """Order 0 is a little nearer to robot 0, but two others stand next to it."""
+    far = np.array([[1.0, 1.05], [0.1, np.inf], [0.1, np.inf]], np.float32)
+    open_to_first = np.where(np.arange(3)[:, None] == 0, far, np.inf).astype(np.float32)
+    assert nearest_first(jnp.array(open_to_first), team_of(far)).tolist() == [0, -1, -1]
+    assert congestion_aware(jnp.array(open_to_first), team_of(far)).tolist() == [1, -1, -1]
