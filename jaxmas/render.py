@@ -22,7 +22,10 @@ from jaxmas.distributions import invert
 from jaxmas.errors import JaxmasError, did_you_mean
 from jaxmas.types import Environment, Executor, MetaPolicy
 
-RENDERERS = {"workflow": "jaxmas.environments.workflow.render"}
+RENDERERS = {
+    "workflow": "jaxmas.environments.workflow.render",
+    "warehouse": "jaxmas.environments.warehouse.render",
+}
 """Environment family to the module that draws it."""
 MAX_FRAMES = 40
 """An animation of a longer query shows this many of its steps, evenly spread."""

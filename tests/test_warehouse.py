@@ -19,6 +19,7 @@ from jaxmas.environments.warehouse.scenarios import floor
 from jaxmas.environments.warehouse.warehouse import Warehouse
 from jaxmas.evaluation import query_keys
 from jaxmas.policies import TemplatePolicy
+from jaxmas.render import Before, Story, renderer_of, story_png
 from jaxmas.rollout import Policies, begin, play_query
 
 
@@ -263,3 +264,19 @@ def test_pibt_reads_places_off_what_robots_see() -> None:
     steps = play(jax.random.key(0))
     assert int(steps.steps.sum()) == env.horizon
     assert float(steps.metrics["blocked"][-1]) < 0.02 and float(steps.reward.sum()) > 4
+
+
+def test_a_picture_tells_who_goes_where() -> None:
+    """In a corridor the second robot wants to where the first one stands, and is refused: its place is crowded."""
+    params = corridor((0, 1), [[4, 3], [0, 3]])
+    env = Warehouse(2, 2, 6, horizon=4, coordination_interval=4)
+    read = functools.partial(renderer_of(env).read, env, params)
+    state = given(env, env.reset(jax.random.key(0), params)[0], [-1, 1], params)
+    first = read(jax.device_get(state), None)
+    assert first.sent.tolist() == [False, True] and first.goals.tolist() == [[0, 0], [0, 0]]
+    after, _ = moved(env, state, [STAY, WEST], params)
+    second = read(jax.device_get(after), Before(jax.device_get(state), first, np.array([STAY, WEST])))
+    assert second.crowd.tolist() == [[0, 1, 0, 0, 0, 0]] and second.blocked == 1 and not first.crowd.any()
+    story = Story("corridor", "by hand", [first, second], 0.0)
+    picture = story_png(env, story)
+    assert picture.startswith(b"\x89PNG") and len(picture) > 5000
