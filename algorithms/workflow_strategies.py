@@ -30,6 +30,14 @@ class Templates:
     modes: ClassVar[dict[str, Row]] = grammar.MODES
     team: ClassVar[Row] = grammar.TEAM
 
+    def single(self, row: Row) -> bool:
+        """Return whether a row is one agent."""
+        return row[1] == 1 and row[4] == 0
+
+    def constant(self, row: Row) -> bool:
+        """Return whether a row is one plan for all queries: free tasks, and roles that do not follow the skills."""
+        return row[4] == 0 and row[2] in (0, 3)
+
     def names(self, env: Any) -> dict[str, tuple[str, ...]]:
         """Return what the values of plan fields are called."""
         tiers = TIERS[:3] if env.num_tiers == 3 else ()

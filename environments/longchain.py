@@ -338,6 +338,10 @@ class LongchainTemplates:
     )
     parts: ClassVar[dict[str, tuple[str, ...]]] = {"size": (), "tier": TIERS, "margin": ()}
 
+    def single(self, row: tuple[int, ...]) -> bool:
+        """Return whether a row is one agent."""
+        return row[0] == 1
+
     def names(self, env: Any) -> dict[str, tuple[str, ...]]:
         """Return what the values of plan fields are called."""
         return {"tier": TIERS}

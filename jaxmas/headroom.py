@@ -78,8 +78,8 @@ def choose(
     features = references.global_features(world.env, world.params, keys)
     strategy = int(mean.argmax())
     return Chosen(
-        single=cheap_single(templates.rows, mean, costs.mean(axis=1), strategy),
-        fixed=constant_rows(templates.rows, mean),
+        single=cheap_single(which_rows(templates, "single"), mean, costs.mean(axis=1), strategy),
+        fixed=int(np.where(which_rows(templates, "constant"), mean, -np.inf).argmax()),
         strategy=strategy,
         rule=references.best_rule(features, rewards),
         features=features,
@@ -151,17 +151,19 @@ def random_rewards(world: World, keys: Key[Array, "queries"], settings: Headroom
     return evaluation.evaluate(*arguments, replicates=settings.replicates)["reward"]
 
 
-def cheap_single(rows: tuple, mean: np.ndarray, cost: np.ndarray, strategy: int) -> int:
+def which_rows(templates: Any, kind: str) -> np.ndarray:
+    """Return which rows are ``single`` agents, or ``constant``: the same plan whatever the query.
+
+    Where a family of templates does not tell, every row may be.
+    """
+    tells = getattr(templates, kind, lambda row: True)
+    return np.array([tells(row) for row in templates.rows])
+
+
+def cheap_single(singles: np.ndarray, mean: np.ndarray, cost: np.ndarray, strategy: int) -> int:
     """Return the best single agent that costs no more than the best strategy does."""
-    singles = np.array([row[1] == 1 and row[4] == 0 for row in rows])
     affordable = singles & (cost <= cost[strategy] * 1.0001)
     return int(np.where(affordable if affordable.any() else singles, mean, -np.inf).argmax())
-
-
-def constant_rows(rows: tuple, mean: np.ndarray) -> int:
-    """Return the best plan that is the same for every query: free tasks and roles that do not follow the skills."""
-    constant = np.array([row[4] == 0 and row[2] in (0, 3) for row in rows])
-    return int(np.where(constant, mean, -np.inf).argmax())
 
 
 def best_per_query(world: World, chosen: Chosen, keys: Key[Array, "queries"], settings, advance) -> references.Bracket:
@@ -234,7 +236,10 @@ def clamp_losses(world: World, chosen: Chosen, keys: Key[Array, "queries"], sett
 
     free = best("", world.env.plan_space.empty())
     constants = field_constants(world.env)
-    return {field: free - max(best(field, constant) for constant in constants[field]) for field in PLAN_FIELDS}
+    return {
+        field: free - max(best(field, constant) for constant in constants[field])
+        for field in world.env.plan_space.fields
+    }
 
 
 def field_flags(field: str) -> Bool[Array, "6"]:
@@ -246,14 +251,16 @@ def field_constants(env: Environment) -> dict[str, list[Plan]]:
     """Return, for each field, the constants that a sensible person would try."""
     space = env.plan_space
     slot = np.arange(space.num_agents)
-    skills = space.num_roles - 3
+    # Beside skills there may be roles of other kinds, the first of which is the usual one.
+    skills = min(getattr(env, "num_skills", space.num_roles), space.num_roles)
+    usual = min(skills, space.num_roles - 1)
     ring = (slot[:, None] + 1 + np.arange(space.inbox)) % space.num_agents
     hub = np.where(slot[:, None] == 0, 1 + np.arange(space.inbox), -1)
     heap = np.where(np.arange(space.inbox) < 3, 3 * slot[:, None] + 1 + np.arange(space.inbox), -1)
     line = np.where(np.arange(space.inbox) == 0, slot[:, None] + 1, -1)
     choices: dict[str, list[np.ndarray]] = {
         "active": [slot < size for size in (1, 2, 3, 4, 6, 8, 16) if size <= space.num_agents],
-        "role": [np.full_like(slot, skills), slot % skills, *(np.full_like(slot, skill) for skill in range(skills))],
+        "role": [np.full_like(slot, usual), slot % skills, *(np.full_like(slot, skill) for skill in range(skills))],
         "tier": [*(np.full_like(slot, tier) for tier in range(space.num_tiers)), slot % space.num_tiers],
         "task": [np.full_like(slot, -1), slot % space.num_tasks, slot % max(space.num_tasks // 2, 1)],
         "reads": [np.full_like(ring, -1), ring, hub, heap, line],

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import jaxmas
-from jaxmas import anchors, evaluation
+from jaxmas import anchors, evaluation, headroom
 from jaxmas.algorithms.rules import Rule, fit_rule
-from jaxmas.catalog import SCENARIOS
+from jaxmas.catalog import SCENARIOS, TEMPLATES
 from jaxmas.environments.probes import ActExecutor, Probe, ProbeParams
 from jaxmas.experiments import freeze
 from jaxmas.policies import RandomPolicy, TemplatePolicy
@@ -438,3 +438,35 @@ def test_freezing_one_more_scenario_leaves_the_others_as_they_are(freezing) -> N
     before = freezing(("workflow-mixed-v0",), seed=0)
     after = freezing(("workflow-roster-v0",), seed=1)
     assert {name: after[name] for name in before} == before
+
+
+FAMILIES = ["workflow-mixed-v0", "workflow-longchain-v0", "warehouse-small-v0", "probe-context-v0"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_says_what_is_single_and_what_is_constant(name: str) -> None:
+    env, _ = jaxmas.make(name, num_agents=8)
+    templates = TEMPLATES[env.family]
+    for kind in ("single", "constant"):
+        which = headroom.which_rows(templates, kind)
+        assert which.shape == (len(templates.rows),) and which.any()
+    constants = headroom.field_constants(env)
+    for field in env.plan_space.fields:
+        assert constants[field]
+        for plan in constants[field]:
+            repaired, _ = env.plan_space.project(dataclasses.replace(plan, active=jnp.ones(8, bool)))
+            # A ring of links is cut where it leaves the team.
+            assert np.array_equal(getattr(repaired, field), getattr(plan, field)) or field in ("active", "reads")
+
+
+@pytest.mark.slow
+def test_headroom_is_measured_where_plans_have_few_fields() -> None:
+    env, params = jaxmas.make("workflow-longchain-v0")
+    world = headroom.World(env, params, *jaxmas.load_executor("attempt", env, params))
+    settings = headroom.HeadroomSettings(
+        validation=8, test=8, replicates=1, oracle_queries=4, oracle_plans=4, clamp_queries=2, clamp_plans=2,
+        clamp_rounds=(2,), clamp_final=2,
+    )  # fmt: skip
+    measured = headroom.measure(world, settings)
+    assert set(measured["clamp"]) == set(env.plan_space.fields)
+    assert measured["strategy"]["mean"] > measured["random"]["mean"]
