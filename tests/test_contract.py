@@ -23,7 +23,16 @@ from jaxmas.rollout import Policies, begin, play_on, play_query
 from jaxmas.types import Environment, Executor, MetaPolicy, Observation, TeamObservation, TimeStep
 
 NAMES = [entry.name for entry in SCENARIOS]
-scenarios = pytest.mark.parametrize("name", NAMES)
+SAME_AT_SIZE = ("warehouse-medium-v0", "warehouse-large-v0")
+"""Scenarios that differ from another one in size alone: the fast tests leave them out."""
+
+
+def marked(*values: Any) -> Any:
+    """Return a test's parameters, slow ones where their scenario is the same as another one but for its size."""
+    return pytest.param(*values, marks=pytest.mark.slow if values[0] in SAME_AT_SIZE else ())
+
+
+scenarios = pytest.mark.parametrize("name", [marked(name) for name in NAMES])
 
 # --- one compiled function per method and environment, which counts how often it is traced
 
@@ -256,7 +265,8 @@ SLOW_UNCOMPILED = ("workflow-crowd-v0", "workflow-pool-v0")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW_UNCOMPILED else ()) for name in NAMES]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW_UNCOMPILED + SAME_AT_SIZE else ()) for name in NAMES],
 )
 def test_jit_equals_eager(name: str) -> None:
     env, params = make(name)
@@ -409,7 +419,7 @@ SIZES = [("workflow-mixed-v0", 1), ("workflow-mixed-v0", 16)]
 SIZES += [(entry.name, 8) for entry in SCENARIOS if STRATEGIES.names(entry.family)]
 
 
-@pytest.mark.parametrize(("name", "agents"), SIZES)
+@pytest.mark.parametrize(("name", "agents"), [marked(*size) for size in SIZES])
 def test_strategies_give_legal_plans(name: str, agents: int) -> None:
     """One function per environment: a strategy's row is an argument of the policy that builds rows."""
     env, params = jaxmas.make(name, num_agents=agents)
@@ -431,11 +441,10 @@ def test_strategies_give_legal_plans(name: str, agents: int) -> None:
 # --- executors
 
 
+HOSTS = ("workflow-mixed-v0", "workflow-pool-v0", "workflow-longchain-v0", "warehouse-small-v0")
+HOSTS += ("probe-bandit-v0", "signal-cue-v0")
 MEETINGS = [
-    (name, entry.name)
-    for name in ("workflow-mixed-v0", "workflow-pool-v0", "workflow-longchain-v0", "probe-bandit-v0", "signal-cue-v0")
-    for entry in EXECUTORS
-    if entry.family in ("", SCENARIOS.entry(name).family)
+    (name, entry.name) for name in HOSTS for entry in EXECUTORS if entry.family in ("", SCENARIOS.entry(name).family)
 ]
 
 
