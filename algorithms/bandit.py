@@ -69,7 +69,7 @@ class BanditConfig:
     ) -> tuple["BanditState", dict[str, Array]]:
         """Meet queries with arms drawn from the posterior, and add what they earned to the arms' estimates."""
         key, query_key, play_key = jax.random.split(state.key, 3)
-        policies = dataclasses.replace(start, meta=self.router(env, greedy=False), meta_params=state.params)
+        policies = dataclasses.replace(start, meta=self.router(env, greedy=False), meta_params=fitted(state.params))
         steps, _ = play_groups(env, params, policies, query_key, play_key, self.sizes)
         earned = returns(steps)
         first = jax.tree.map(lambda leaf: leaf[:, 0, 0, 0], (steps.team, steps.info["arm"]))
@@ -86,7 +86,7 @@ class BanditConfig:
 
     def designer(self, env: Environment, state: "BanditState", greedy: bool = False) -> tuple[MetaPolicy, Any]:
         """Return the policy, and the arms' estimates."""
-        return self.router(env, greedy), state.params
+        return self.router(env, greedy), fitted(state.params)
 
     def executor(self, env: Environment, state: "BanditState") -> None:
         """Return nothing: executors are frozen."""
@@ -99,6 +99,12 @@ class BanditState:
     params: dict[str, Array]
     key: PRNGKeyArray
     update: Int[Array, ""]
+
+
+def fitted(params: dict[str, Array]) -> dict[str, Array]:
+    """Return the arms' weights θ = A⁻¹ b and A⁻¹, once for all queries."""
+    inverse = jnp.linalg.inv(params["precision"])
+    return {"weights": jnp.einsum("aij,aj->ai", inverse, params["moment"]), "inverse": inverse}
 
 
 def rows_of(env: Environment) -> tuple[tuple[int, ...], ...]:
@@ -137,10 +143,8 @@ class Router:
     def estimate(self, params: dict[str, Array], team: TeamObservation) -> tuple[Array, Array]:
         """Return mean and standard deviation of every arm's reward: σ² xᵀ A⁻¹ x is the variance of θᵀ x."""
         seen = context(team, self.sees)
-        by_arm = jnp.broadcast_to(seen, params["moment"].shape)[..., None]
-        solved = jnp.linalg.solve(params["precision"], by_arm)[..., 0]
-        mean = jnp.sum(solved * params["moment"], axis=-1)
-        return mean, self.deviation * jnp.sqrt(jnp.maximum(solved @ seen, 0))
+        variance = jnp.einsum("i,aij,j->a", seen, params["inverse"], seen)
+        return params["weights"] @ seen, self.deviation * jnp.sqrt(jnp.maximum(variance, 0))
 
     def explain(self, params: dict[str, Array], team: TeamObservation, key: PRNGKeyArray) -> list[Decision]:
         """Return the best arm, and how likely the posterior holds it to be that."""

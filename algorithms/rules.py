@@ -53,7 +53,7 @@ def _splits(features, rewards, cuts: int, min_leaf: int) -> list[tuple[int, floa
     """Return all splits, the one whose two sides earn most with one plan each first."""
     columns = np.sort(features, axis=0).T
     wanted = np.linspace(min_leaf, len(features) - min_leaf, cuts).astype(int)
-    places = [(feature, place) for feature, column in enumerate(columns) for place in _places(column, wanted)]
+    places = [(feature, place) for feature, column in enumerate(columns) for place in _places(column, wanted, min_leaf)]
     if not places:
         return []
     feature, place = np.array(places).T
@@ -65,10 +65,10 @@ def _splits(features, rewards, cuts: int, min_leaf: int) -> list[tuple[int, floa
     return [(feature, threshold) for _, feature, threshold in sorted(scored, reverse=True)]
 
 
-def _places(values: np.ndarray, wanted: np.ndarray) -> list[int]:
+def _places(values: np.ndarray, wanted: np.ndarray, min_leaf: int) -> list[int]:
     """Return up to as many places to cut sorted values as are wanted, each moved to where a value ends."""
     ends = np.flatnonzero(values[1:] > values[:-1]) + 1
-    ends = ends[(ends >= wanted[0]) & (ends <= wanted[-1])]
+    ends = ends[(ends >= min_leaf) & (ends <= len(values) - min_leaf)]
     if len(ends) <= len(wanted):
         return ends.tolist()
     return sorted(set(ends[np.minimum(np.searchsorted(ends, wanted), len(ends) - 1)].tolist()))

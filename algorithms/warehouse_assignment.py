@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxmas.environments.warehouse.observe import AGE
 from jaxmas.plans import Plan
 from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
@@ -22,8 +23,8 @@ from jaxmas.types import Environment, MetaPolicy, TeamObservation
 
 Distances = Float[Array, "num_agents orders"]
 Tasks = Int[Array, "num_agents"]
-NEVER = 1e6
-"""Stands for an infinite distance where sums of distances are compared."""
+NEVER = 2.0**16
+"""Stands for an infinite distance: more than any sum of true ones, and sums with it are exact in sixteenths."""
 
 
 def nearest_first(far: Distances, team: TeamObservation) -> Tasks:
@@ -130,8 +131,6 @@ def regret(far: Distances, team: TeamObservation) -> Tasks:
     return jax.lax.scan(give, start, None, length=min(agents, orders))[0][0]
 
 
-AGE = 5
-"""The column of order tokens that is their age."""
 CROWD, DETOUR = 0.3, 0.05
 """Robots nearer than so are near, and each of them counts as so much farther; in the unit of distances."""
 Rule = Callable[[Distances, TeamObservation], Tasks]

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from jaxmas.environments.probes import ActExecutor
-from jaxmas.errors import refuse
 from jaxmas.plans import Plan, PlanSpace
 from jaxmas.pytrees import pytree
 from jaxmas.registry import EXECUTORS, SCENARIOS, TEMPLATES, Scenario
@@ -188,12 +187,6 @@ class Longchain(Environment):
     block: int = 93
     """Steps of the chain per environment step: 1,023 in all."""
     global_feature_names: ClassVar[tuple[str, ...]] = ("difficulty", "time")
-
-    def __post_init__(self) -> None:
-        """Refuse an interval that does not divide the horizon."""
-        interval = self.coordination_interval
-        wrong = interval < 1 or self.horizon % interval != 0
-        refuse(wrong, f"coordination_interval is {interval}; it has to divide the horizon of {self.horizon}")
 
     @property
     def length(self) -> int:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxmas.errors import refuse
 from jaxmas.plans import Plan, PlanSpace
 from jaxmas.pytrees import pytree
 from jaxmas.registry import SCENARIOS, TEMPLATES, Scenario
@@ -54,12 +53,6 @@ class Signal(Environment):
     answers: int = 2
     horizon: int = 1
     coordination_interval: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse an interval that does not divide the horizon."""
-        interval = self.coordination_interval
-        wrong = interval < 1 or self.horizon % interval != 0
-        refuse(wrong, f"coordination_interval is {interval}; it has to divide the horizon of {self.horizon}")
 
     @property
     def plan_space(self) -> PlanSpace:

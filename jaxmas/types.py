@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
+from jaxmas.errors import refuse
 from jaxmas.plans import Plan, PlanSpace
 from jaxmas.pytrees import pytree
 
@@ -71,6 +72,13 @@ class Environment(abc.ABC):
     """Executor steps after which an episode is over at the latest."""
     coordination_interval: int
     """Steps between plans; ``== horizon`` means one plan per query."""
+
+    def __post_init__(self) -> None:
+        """Refuse no agents, and an interval that does not divide the horizon."""
+        refuse(self.num_agents < 1, f"num_agents is {self.num_agents}; it has to be at least 1")
+        interval = self.coordination_interval
+        wrong = interval < 1 or self.horizon % interval != 0
+        refuse(wrong, f"coordination_interval is {interval}; it has to divide the horizon of {self.horizon}")
 
     @property
     @abc.abstractmethod

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxmas
-from jaxmas.algorithms.bandit import BanditConfig, Router, context
+from jaxmas.algorithms.bandit import BanditConfig, Router, context, fitted
 from jaxmas.algorithms.cheap_first import CheapFirst
 from jaxmas.algorithms.neighbours import Nearest, NeighboursConfig
 from jaxmas.algorithms.workflow_plans import num_skills
@@ -59,7 +59,7 @@ def test_the_estimate_is_a_ridge_regression() -> None:
     env, params, state, _ = trained(config, "probe-context-v0")
     team = env.reset(jax.random.key(3), params)[1]
     seen = np.asarray(context(team, "global"), float)
-    mean, spread = Router(env, "global", 0.5, True).estimate(state.params, team)
+    mean, spread = Router(env, "global", 0.5, True).estimate(fitted(state.params), team)
     for arm in range(len(TEMPLATES[env.family].rows)):
         inverse = np.linalg.inv(np.asarray(state.params["precision"][arm], float))
         assert mean[arm] == pytest.approx(seen @ inverse @ np.asarray(state.params["moment"][arm]), abs=1e-4)

@@ -220,9 +220,10 @@ def brought_home(key, robots: int, steps: int):
         arrived = cell == goal
         since, home = jnp.where(arrived, 0, since + 1), home | arrived
         choices = jnp.argsort(far[goal[:, None], neighbours[cell]], axis=1, stable=True)
-        move = pibt(cell, jnp.argsort(-since, stable=True), choices, movable, neighbours)
+        there = occupants(cell, len(neighbours))
+        move = pibt(cell, there, jnp.argsort(-since, stable=True), choices, movable, neighbours)
         new = neighbours[cell, move]
-        goes = resolve(cell, new, since * 0, occupants(cell, len(neighbours)), neighbours, jnp.int32(0))
+        goes = resolve(cell, new, since * 0, there, neighbours, jnp.int32(0))
         met = jnp.sum(goes != (new != cell)) + jnp.sum(jnp.bincount(new, length=len(neighbours)) > 1)
         return (new, since, home), met
 
@@ -249,7 +250,9 @@ def test_pibt_lends_its_priority() -> None:
         cell, goal = jnp.array([0, 1]), jnp.array([2, 1])
         for _ in range(2):
             choices = jnp.argsort(far[goal[:, None], neighbours[cell]], axis=1, stable=True)
-            move = pibt(cell, jnp.array(order), choices, jnp.ones(2, bool), neighbours)
+            move = pibt(
+                cell, occupants(cell, len(neighbours)), jnp.array(order), choices, jnp.ones(2, bool), neighbours
+            )
             cell = neighbours[cell, move]
         assert cell.tolist() == end
 

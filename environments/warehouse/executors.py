@@ -65,10 +65,11 @@ class PIBTExecutor:
         rank = observation.role * 2**20 + since
         order = jnp.argsort(-rank, stable=True)
         # Of cells that are as near, one without a robot is better.
-        busy = occupants(cell, len(params.place))[params.neighbours[cell]] >= 0
+        there = occupants(cell, len(params.place))
+        busy = there[params.neighbours[cell]] >= 0
         cost = jnp.where(has_goal[:, None], farther, jnp.arange(5) > 0) + 0.5 * busy.at[:, 0].set(False)
         choices = jnp.argsort(jnp.where(observation.action_mask, cost, jnp.inf), axis=1, stable=True)
-        action = pibt(cell, order, choices, observation.acting, params.neighbours)
+        action = pibt(cell, there, order, choices, observation.acting, params.neighbours)
         taken = jnp.arange(5) == action[:, None]
         return (since, target), Categorical(logits=jnp.where(taken, 0.0, -SURE))
 
@@ -80,17 +81,19 @@ def _cell(place: Float[Array, "num_agents 2"], params: WarehouseParams) -> Int[A
 
 def pibt(
     cell: Int[Array, "num_agents"],
+    there: Int[Array, "cells"],
     order: Int[Array, "num_agents"],
     choices: Int[Array, "num_agents 5"],
     movable: Bool[Array, "num_agents"],
     neighbours: Int[Array, "cells 5"],
 ) -> Int[Array, "num_agents"]:
-    """Return everyone's move; ``order`` is who chooses first, ``choices`` each robot's moves from best to worst.
+    """Return everyone's move.
+
+    ``there`` is ``occupants``, ``order`` who chooses first, ``choices`` each robot's moves from best to worst.
 
     Illegal moves lead to the cell itself. The recursion is a stack: success at its top is success all the way down.
     """
     agents, cells = len(cell), len(neighbours)
-    there = occupants(cell, cells)
     choices = jnp.where(movable[:, None], choices, 0)
     move = jnp.full(agents, -1, jnp.int32)
     taken = jnp.zeros(cells, bool).at[jnp.where(movable, cells, cell)].set(True, mode="drop")

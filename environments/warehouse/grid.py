@@ -5,6 +5,7 @@ pathfinding"). Only free cells have a number; they are counted row by row. All o
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -33,22 +34,22 @@ class Grid:
     stations: Int[np.ndarray, "stations"]
     """Free cells where goods are delivered."""
 
-    @property
+    @functools.cached_property
     def num_cells(self) -> int:
         """Return the number of free cells."""
         return int(self.free.sum())
 
-    @property
+    @functools.cached_property
     def number(self) -> Int[np.ndarray, "rows columns"]:
         """Return the number of every cell, -1 where nobody can be."""
         return np.where(self.free, np.cumsum(self.free).reshape(self.free.shape) - 1, -1)
 
-    @property
+    @functools.cached_property
     def places(self) -> Int[np.ndarray, "cells 2"]:
         """Return row and column of every free cell."""
         return np.argwhere(self.free)
 
-    @property
+    @functools.cached_property
     def neighbours(self) -> Int[np.ndarray, "cells 5"]:
         """Return where each move leads from every free cell: to the cell itself where something stands in the way."""
         padded = np.pad(self.number, 1, constant_values=-1)

@@ -7,10 +7,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxmas.environments.noise import hashed, uniform
-from jaxmas.environments.warehouse.orders import next_goal
+from jaxmas.environments.warehouse.orders import carriers, next_goal
 from jaxmas.environments.warehouse.params import MARGIN, WORD, WarehouseParams
 from jaxmas.types import Observation, TeamObservation
 
+AGE = 5
+"""The column of order tokens that is their age."""
 WINDOW = 3
 """Cells that a robot sees to each side."""
 RADIO = MARGIN
@@ -88,7 +90,7 @@ def observation(env, state, params: WarehouseParams) -> Observation:
     far, farther = ways(cell, goal, params)
     target = jnp.where(goal >= 0, params.goal_cell[jnp.maximum(goal, 0)], cell)
     towards = params.place[target] - place
-    carries = (state.task >= 0) & (state.orders.owner[jnp.maximum(state.task, 0)] == jnp.arange(len(cell)))
+    carries = carriers(state.orders, state.task)
     own = [
         place / jnp.array(params.number.shape), params.place[target] / jnp.array(params.number.shape),
         jnp.stack([goal >= 0, carries, state.stopped > 0], axis=1), jnp.minimum(state.waits, 8)[:, None] / 8,
@@ -119,7 +121,7 @@ def team_observation(env, state, params: WarehouseParams) -> TeamObservation:
     age = jnp.minimum(state.step - orders.released, env.horizon) / env.horizon
     where = [params.place[params.goal_cell[which]] / shape for which in (goal, last)]
     tokens = jnp.concatenate([*where, (orders.owner >= 0)[:, None], age[:, None]], axis=1)
-    carries = (state.task >= 0) & (orders.owner[jnp.maximum(state.task, 0)] == jnp.arange(env.num_agents))
+    carries = carriers(orders, state.task)
     robots = jnp.stack([state.task >= 0, carries, state.stopped > 0], axis=1)
     far = params.distance[goal][:, state.cell].T.astype(jnp.float32)
     return TeamObservation(

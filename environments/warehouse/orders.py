@@ -50,14 +50,17 @@ def next_goal(orders: Orders, task: Int[Array, "num_agents"]) -> Int[Array, "num
     return jnp.where(task >= 0, orders.stops[order, orders.reached[order]], -1)
 
 
+def carriers(orders: Orders, task: Int[Array, "num_agents"]) -> Bool[Array, "num_agents"]:
+    """Return which robots have taken up the order that they serve."""
+    return (task >= 0) & (orders.owner[jnp.maximum(task, 0)] == jnp.arange(len(task)))
+
+
 def assigned(
     orders: Orders, task: Int[Array, "num_agents"], wished: Int[Array, "num_agents"]
 ) -> Int[Array, "num_agents"]:
     """Return whom robots serve after a plan: who has taken up an order keeps it, and it is nobody else's."""
-    slots = jnp.arange(len(task))
-    keeps = (task >= 0) & (orders.owner[jnp.maximum(task, 0)] == slots)
     free = (wished >= 0) & (orders.owner[jnp.maximum(wished, 0)] < 0)
-    return jnp.where(keeps, task, jnp.where(free, wished, -1))
+    return jnp.where(carriers(orders, task), task, jnp.where(free, wished, -1))
 
 
 def served(

@@ -87,13 +87,8 @@ class Warehouse(Environment):
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be."""
-        refuse(self.num_agents < 1, f"num_agents is {self.num_agents}; it has to be at least 1")
+        super().__post_init__()
         refuse(self.num_orders < 1, f"num_orders is {self.num_orders}; it has to be at least 1")
-        interval = self.coordination_interval
-        refuse(
-            interval < 1 or self.horizon % interval != 0,
-            f"coordination_interval is {interval}; it has to divide the horizon of {self.horizon}",
-        )
 
     @property
     def plan_space(self) -> PlanSpace:

@@ -87,16 +87,11 @@ class Workflow(Environment):
 
     def __post_init__(self) -> None:
         """Refuse sizes that the packed votes or the roll-out cannot hold."""
-        refuse(self.num_agents < 1, f"num_agents is {self.num_agents}; it has to be at least 1")
+        super().__post_init__()
         refuse(not 1 <= self.inbox <= 16, f"inbox is {self.inbox}; it has to be 1 to 16")
         tasks = self.max_subtasks
         fits = 2 <= tasks <= 32 or (tasks % 32 == 0 and tasks <= 4096)
         refuse(not fits, f"max_subtasks is {tasks}; it has to be 2 to 32, or a multiple of 32 up to 4,096")
-        interval = self.coordination_interval
-        refuse(
-            interval < 1 or self.horizon % interval != 0,
-            f"coordination_interval is {interval}; it has to divide the horizon of {self.horizon}",
-        )
 
     @property
     def plan_space(self) -> PlanSpace:
