@@ -68,8 +68,8 @@ def served(
     task: Int[Array, "num_agents"],
     arrived: Bool[Array, "num_agents"],
     step: Int[Array, ""],
-    seed,
-    params,
+    seed: UInt32[Array, ""],
+    params: WarehouseParams,
 ) -> tuple[Orders, Int[Array, "num_agents"], Bool[Array, "orders"]]:
     """Return orders and tasks after robots have arrived at their goals, and which orders are delivered.
 
