@@ -80,10 +80,25 @@ format: setup ## Format the code and mend what the linter can
 	$(PY) -m ruff format .
 
 .PHONY: bench
-bench: setup ## Measure the speed beside the peers
+bench: setup ## Measure the speed over team sizes
 	$(PY) -m jaxmas.experiments.speed
 
+PEERS := .venv-peers
+
+.PHONY: bench-peers
+bench-peers: setup $(PEERS)/.installed ## Measure the speed beside other packages, which go into .venv-peers
+	$(PY) -m jaxmas.experiments.benchmarks.peers
+
+# What cannot be installed is no mistake here: its rows of the table say so.
+$(PEERS)/.installed: constraints/peers-jax.txt constraints/peers-numpy.txt
+	@set -eu; for group in "jax jumanji jaxmarl" "numpy pogema"; do \
+		set -- $$group; name=$$1; shift; \
+		$(PY) -m venv --clear $(PEERS)/$$name; \
+		$(PEERS)/$$name/bin/python -m pip install --quiet --disable-pip-version-check \
+			--constraint constraints/peers-$$name.txt "$$@" || echo "$$@: not installed" >&2; \
+	done; touch $@
+
 .PHONY: clean
-clean: ## Remove what the other targets leave, except .venv
+clean: ## Remove what the other targets leave, except .venv and .venv-peers
 	rm -rf .cache build dist jaxmas.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find jaxmas environments algorithms experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +

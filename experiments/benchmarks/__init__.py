@@ -1,0 +1,1 @@
+"""Speed beside other packages' environments: ``make bench-peers``."""
