@@ -25,7 +25,7 @@ help: ## Show the targets
 setup: $(STAMP) ## Install the package and its tools into .venv (PYTHON=... chooses the Python)
 
 # Pythons with a constraints file come first. A name on the path may be a pyenv shim that runs nothing, so run it.
-$(STAMP): pyproject.toml setup.py $(wildcard constraints/*.txt)
+$(STAMP): pyproject.toml setup.py $(wildcard constraints/py*.txt)
 	@set -eu; found=; \
 	for candidate in $(or $(PYTHON),python3.12 python3.11 python3.13 python3 python); do \
 		if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \

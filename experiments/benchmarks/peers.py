@@ -194,14 +194,16 @@ def machine() -> str:
 NOTES = """\
 An agent-step is one agent through one environment step. Actions are random legal ones, drawn inside the program, and
 everything that is seen is added up, so that no part of it goes uncomputed. One jitted scan of 24 steps per call for
-JAX; POGEMA plays one environment. Time is the CPU time of all threads (`getrusage`), every process on one core of its
-own; repeated calls after a first one, resets of episodes that end in them included, compiling apart. The batch size is the faster of those with 1,024
-and 4,096 agents in all at 64 agents, kept for the other numbers of agents. Of jaxmas the whole roll-out counts:
-random plans, the designer's view, resets, metrics; steps of a query that is over are computed and *not* counted
-(*live* is the share that is), and *acting* is the share of counted agent-steps with something to do. Floors have about 1,000 cells.
-RobotWarehouse ends when robots collide, which random ones do often, so that its resets weigh on it. `simple_spread`
-and SMAX tell every agent of all others: what they see grows with the team. SMAX computes eight steps of its world for
-each of its environment's. The games are different ones, and a ratio says which is cheaper to play, not which is better.
+JAX; POGEMA plays one environment. Time is the CPU time of all threads (`getrusage`), every process on one core; calls
+are repeated after a first one, resets of episodes that end in them included, and compiling counts apart. The number of
+environments is the faster of those with 1,024 and 4,096 agents in all at 64 agents, kept for other numbers of agents.
+
+Of jaxmas the whole roll-out counts: random plans, the designer's view, resets, metrics. Steps of a query that is over
+are computed and *not* counted: *live* is the share that is. *Acting* is the share of counted agent-steps with something
+to do. Floors have about 1,000 cells. RobotWarehouse ends when robots collide, which random ones do often, so that its
+resets weigh on it. `simple_spread` and SMAX tell every agent of all others: what they see grows with the team. SMAX
+computes eight steps of its world for each one of the environment. The games differ, and so does what is seen: a ratio
+says which is cheaper to play, not which is better.
 """
 
 

@@ -135,7 +135,7 @@ def _jaxmas(scenario: str, agents: int, batch: int) -> System:
         def init(self, num_agents: int) -> Any:
             return jnp.float32(0)
 
-        def apply(self, params, carry, observation, mask, key):
+        def apply(self, params: Any, carry: Any, observation: Any, mask: Any, key: Any) -> tuple[Any, Any]:
             _, distribution = super().apply(params, (), observation, mask, key)
             return carry + jnp.sum(observation.features), distribution
 
