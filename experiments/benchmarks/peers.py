@@ -160,6 +160,7 @@ def write(records: list[dict[str, Any]], settings: Settings) -> None:
     result = {
         "records": records,
         "ratios": ratios(records),
+        "missing": len(settings.agents) * len(settings.systems) - len(records),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),
         "seconds": settings.seconds,
@@ -212,6 +213,7 @@ def markdown(result: dict[str, Any]) -> str:
     records = result["records"]
     where = f"{result['machine']}; {result['date']}; commit {result['provenance']['commit']}"
     together = f", {result['workers']} processes at a time" if result["workers"] > 1 else ""
+    missing = result.get("missing", 0)
     versions = {f"{key} {value}" for row in records for key, value in row.get("versions", {}).items()}
     return "\n".join(
         [
@@ -220,6 +222,7 @@ def markdown(result: dict[str, Any]) -> str:
             f"`make bench-peers`, {where}{together}. {', '.join(sorted(versions))}.",
             "",
             NOTES,
+            *([f"The run was ended early: {missing} measurements are missing.", ""] if missing else []),
             *HEADER,
             *map(line, records),
             "",
@@ -263,7 +266,7 @@ def ratio_lines(table: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
     titles = " | ".join(ENTRIES[name].title for name in peers)
     lines = [f"| environment | agents | {titles} | fastest peer |", "|---|---|" + "---|" * (len(peers) + 1)]
     for name, rows in table.items():
-        for agents, row in rows.items():
+        for agents, row in sorted(rows.items(), key=lambda item: int(item[0])):
             cells = [f"{row['over'][peer]:.1f}" if peer in row["over"] else "–" for peer in peers]
             best = "–" if row["best_peer"] is None else f"**{row['over_best']:.1f}**"
             lines.append(f"| {ENTRIES[name].title} | {agents} | {' | '.join(cells)} | {best} |")
