@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -25,26 +26,32 @@ Distances = Float[Array, "num_agents orders"]
 Tasks = Int[Array, "num_agents"]
 NEVER = 2.0**16
 """Stands for an infinite distance: more than any sum of true ones, and sums with it are exact in sixteenths."""
+TIES, LAST = 2**12, np.uint32(2**32 - 1)
+"""Pairs of equal distance that can be told apart, and the rank of those that are not to be had."""
 
 
 def nearest_first(far: Distances, team: TeamObservation) -> Tasks:
     """Match the nearest pair, then the nearest of the rest, and so on.
 
-    All pairs that are each other's nearest can be matched at once; the result is the same.
+    All pairs that are each other's nearest can be matched at once; the result is the same. Distances count in
+    sixteenths of a move; equal ones are told apart by a number that no two pairs of a robot, or of an order, share.
     """
     agents, orders = far.shape
-    slots = jnp.arange(agents)
+    number = jnp.arange(orders, dtype=jnp.uint32)
+    apart = (jnp.arange(agents, dtype=jnp.uint32)[:, None] + number) % TIES
+    known = jnp.isfinite(far)
+    rank = jnp.where(known, jnp.where(known, 256 * far, 0).astype(jnp.uint32) * TIES + apart, LAST)
 
     def match(carry):
-        task, _ = carry
-        taken = jnp.zeros(orders, bool).at[jnp.where(task >= 0, task, orders)].set(True, mode="drop")
-        left = jnp.where((task < 0)[:, None] & ~taken, far, jnp.inf)
-        wants, suits = jnp.argmin(left, axis=1), jnp.argmin(left, axis=0)
-        pairs = (suits[wants] == slots) & jnp.isfinite(left[slots, wants])
-        return jnp.where(pairs, wants, task), jnp.any(pairs)
+        task, taken, _ = carry
+        left = jnp.where((task < 0)[:, None] & ~taken, rank, LAST)
+        lowest = jnp.min(left, axis=1, keepdims=True)
+        pairs = (left == lowest) & (left == jnp.min(left, axis=0)) & (left < LAST)
+        order = jnp.max(jnp.where(pairs, jnp.arange(orders), -1), axis=1)
+        return jnp.maximum(task, order), taken | jnp.any(pairs, axis=0), jnp.any(order >= 0)
 
-    start = jnp.full(agents, -1, jnp.int32), jnp.array(True)
-    return jax.lax.while_loop(lambda carry: carry[1], match, start)[0].astype(jnp.int32)
+    start = jnp.full(agents, -1, jnp.int32), jnp.zeros(orders, bool), jnp.array(True)
+    return jax.lax.while_loop(lambda carry: carry[2], match, start)[0]
 
 
 def first_come(far: Distances, team: TeamObservation) -> Tasks:
@@ -192,7 +199,7 @@ class WarehouseTemplates:
     def build(self, env: Environment, row: WarehouseTemplate, team: TeamObservation) -> Plan:
         """Give out orders by the rule."""
         far = distances(team)
-        task = jnp.stack([rule(far, team) for rule in QUICK.values()])[row.rule]
+        task = jax.lax.switch(row.rule, tuple(QUICK.values()), far, team)
         return plan_of(env, task, row.way, team)
 
     def describe(self, row: tuple[int, ...]) -> str:

@@ -28,12 +28,13 @@ from jaxmas.decisions import collector
 from jaxmas.errors import JaxmasError, check_numbers, refuse
 from jaxmas.groups import GroupSizes, play_groups
 from jaxmas.headroom import World
+from jaxmas.registry import STRATEGIES
 from jaxmas.rollout import MetaStep, Policies, begin, play_on
 from jaxmas.training import first_state, run_up_to
 from jaxmas.types import MetaPolicy
 
 TEAM_STRATEGY = "roles-by-skill-voting"
-"""The strategy that is played where no anchor names the best."""
+"""The strategy that is played where no anchor names the best; in families that lack it, the first of their own."""
 FROZEN = "frozen-90"
 COUNTED = ("steps", "acting", "queries", "reward", "acting_agents", "metrics", "seen")
 """What is added up. ``metrics`` and ``seen`` are sums of all metrics and of all that the designer sees: no part of them
@@ -69,7 +70,9 @@ def team_strategy(scenario: str, env: Any) -> str:
         if setting.startswith(prefix) and f"/agents={env.num_agents}/" in setting
     ]
     teams = [name for name in named if name and not name.startswith("single")]
-    return teams[0] if teams else TEAM_STRATEGY
+    usual = [TEAM_STRATEGY] if TEAM_STRATEGY in STRATEGIES.names(env.family) else []
+    own = [entry.name for entry in STRATEGIES if entry.family == env.family]
+    return [*teams, *usual, *own, "random"][0]
 
 
 def measure(scenario: str, world: World, strategy: str | None, settings: BenchSettings) -> dict[str, Any]:

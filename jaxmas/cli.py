@@ -140,8 +140,8 @@ class Bench:
     """Who plans; the scenario's strongest team strategy by default."""
     train: Annotated[str | None, tyro.conf.arg(metavar="ALGORITHM")] = None
     """Measure whole updates of an algorithm instead, with settings as those of jaxmas train."""
-    executor: str = "frozen-90"
-    """Who does the work."""
+    executor: Executor | None = None
+    """Who does the work; the scenario's own executor by default."""
     repeats: int = 7
     """Timed calls, of which the median counts."""
     seed: int = 0
@@ -195,7 +195,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "bench": (
         "jaxmas bench workflow-mixed-v0 --num-agents 16",
-        "jaxmas bench workflow-crowd-v0 --num-agents 256 --json",
+        "jaxmas bench workflow-crowd-v0 --num-agents 256 --executor frozen-90 --json",
+        "jaxmas bench warehouse-medium-v0 --executor greedy",
         "jaxmas bench workflow-mixed-v0 --train metaagent-x --algo.mode coupled",
     ),
     "demo": ("jaxmas demo", "jaxmas demo --seed 1 --out runs/demo-1"),
@@ -340,11 +341,11 @@ def run_bench(command: Bench) -> dict[str, Any]:
             given, "bench --train takes no --num-envs and no --strategy: the algorithm's settings say what is played"
         )
         config = getattr(command, "algo", None) or ALGORITHMS[command.train]()
-        start = starting_policies(config, command.executor, world.env, world.params)
+        start = starting_policies(config, setting.executor_name, world.env, world.params)
         with progress("measuring speed"):
             options = {"repeats": command.repeats, "seed": command.seed}
             measured = benchmark.measure_training(world, config, start, **options)
-        described = {"scenario": command.scenario, "algorithm": command.train, "executor": command.executor}
+        described = {"scenario": command.scenario, "algorithm": command.train, "executor": setting.executor_name}
         return measured | described | {"config": dataclasses.asdict(config)}
     if command.strategy is not None:
         policy_of(f"strategy:{command.strategy}", world)
@@ -352,7 +353,7 @@ def run_bench(command: Bench) -> dict[str, Any]:
     settings = benchmark.BenchSettings(num_envs, repeats=command.repeats, seed=command.seed)
     with progress("measuring speed"):
         measured = benchmark.measure(command.scenario, world, command.strategy, settings)
-    return measured | {"executor": command.executor}
+    return measured | {"executor": setting.executor_name}
 
 
 def run_demo(command: Demo) -> dict[str, Any]:

@@ -13,7 +13,17 @@ import jaxmas
 from jaxmas.environments.warehouse.executors import PIBTExecutor, pibt
 from jaxmas.environments.warehouse.grid import EAST, STAY, WEST, Grid, distances, generated
 from jaxmas.environments.warehouse.moves import occupants, resolve
-from jaxmas.environments.warehouse.observe import FARTHER, HEARD, RADIO, WINDOW, around, disc, nearest, occupied
+from jaxmas.environments.warehouse.observe import (
+    FARTHER,
+    HEARD,
+    RADIO,
+    WINDOW,
+    disc,
+    nearest,
+    occupied,
+    squares,
+    strips,
+)
 from jaxmas.environments.warehouse.params import WarehouseParams, tables
 from jaxmas.environments.warehouse.scenarios import floor
 from jaxmas.environments.warehouse.warehouse import Warehouse
@@ -194,7 +204,7 @@ def test_the_window_crosses_words() -> None:
     every = np.arange(int(free.sum()))
     grid = Grid("wide", free, every, every)
     params = tables(grid, every[:1])
-    seen = np.asarray(around(params["walls"], params["place"], WINDOW))
+    seen = np.asarray(squares(strips(params["walls"], params["place"], WINDOW)))
     padded = np.pad(~free, WINDOW, constant_values=True)
     for (row, column), window in zip(grid.places, seen, strict=True):
         side = 2 * WINDOW + 1
@@ -204,7 +214,8 @@ def test_the_window_crosses_words() -> None:
 @functools.cache
 def hall() -> tuple[Any, Any]:
     grid = generated((4, 4), stations=4)
-    return jnp.array(grid.neighbours), jnp.array(distances(grid, np.arange(grid.num_cells)), jnp.int32)
+    with jax.ensure_compile_time_eval():
+        return jnp.array(grid.neighbours), jnp.array(distances(grid, np.arange(grid.num_cells)), jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnames=("robots", "steps"))
@@ -238,6 +249,25 @@ def test_pibt_brings_every_robot_to_its_goal(robots: int, steps: int) -> None:
     for seed in range(4):
         home, met = brought_home(jax.random.key(seed), robots, steps)
         assert bool(home) and int(met) == 0
+
+
+def test_pibt_on_many_floors_is_pibt_on_each() -> None:
+    """However floors are batched, and whatever they share."""
+    neighbours, _ = hall()
+
+    def moves(seed, order):
+        cell_key, choice_key = jax.random.split(seed)
+        cell = jax.random.permutation(cell_key, len(neighbours))[:30]
+        choices = jnp.argsort(jax.random.uniform(choice_key, (30, 5)), axis=1)
+        return pibt(cell, occupants(cell, len(neighbours)), order, choices, order % 7 > 0, neighbours)
+
+    seeds = jax.random.split(jax.random.key(0), (2, 3))
+    orders = jnp.stack([jnp.arange(30), jnp.arange(30)[::-1]])
+    together = jax.jit(jax.vmap(jax.vmap(moves, (0, None))))(seeds, orders)
+    one = jax.jit(moves)
+    assert together.tolist() == [
+        [one(seed, order).tolist() for seed in row] for row, order in zip(seeds, orders, strict=True)
+    ]
 
 
 def test_pibt_lends_its_priority() -> None:

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
@@ -34,17 +35,22 @@ def occupied(cell: Int[Array, "num_agents"], params: WarehouseParams) -> UInt32[
     return jnp.zeros_like(params.walls).at[row, column // WORD].add(bit)
 
 
-def around(
+def strips(
     words: UInt32[Array, "padded_rows words"], place: Int[Array, "num_agents 2"], reach: int
-) -> Bool[Array, "num_agents side side"]:
-    """Return the square of bits that reaches so far from each place."""
+) -> UInt32[Array, "num_agents side"]:
+    """Return the square of bits that reaches so far from each place, one word a row of it, west in the lowest bit."""
     side = 2 * reach + 1
     first = place + MARGIN - reach
     rows = first[:, :1] + jnp.arange(side)
     word, shift = first[:, 1:] // WORD, (first[:, 1:] % WORD).astype(jnp.uint32)
     low, high = words[rows, word], words[rows, word + 1]
     bits = (low >> shift) | jnp.where(shift > 0, high << (WORD - shift), 0)
-    return ((bits[:, :, None] >> jnp.arange(side, dtype=jnp.uint32)) & 1).astype(bool)
+    return bits & jnp.uint32(2**side - 1)
+
+
+def squares(strips: UInt32[Array, "*s side"]) -> Bool[Array, "*s side side"]:
+    """Return every bit of squares by itself."""
+    return ((strips[..., None] >> jnp.arange(strips.shape[-1], dtype=jnp.uint32)) & 1).astype(bool)
 
 
 @functools.cache
@@ -56,18 +62,42 @@ def disc() -> np.ndarray:
     return places[np.argsort(far, kind="stable")][1 : int((far <= RADIO**2).sum())]
 
 
+def in_reach(robots: UInt32[Array, "num_agents side"]) -> list[UInt32[Array, "num_agents"]]:
+    """Return which places of the ``disc`` have a robot, one bit a place, nearest first."""
+    found = []
+    for start in range(0, len(disc()), WORD):
+        bits = [
+            ((robots[:, row] >> jnp.uint32(column)) & 1) << jnp.uint32(at)
+            for at, (row, column) in enumerate(disc()[start : start + WORD] + RADIO)
+        ]
+        found.append(functools.reduce(jnp.bitwise_or, bits))
+    return found
+
+
+def first_set(words: list[UInt32[Array, "num_agents"]], count: int) -> Int[Array, "num_agents count"]:
+    """Return the numbers of the lowest bits that are set, and that of the bit behind the last for those that lack."""
+
+    def lowest(words, _):
+        at, rest, sought = jnp.full(words[0].shape, WORD * len(words), jnp.int32), [], True
+        for number, word in enumerate(words):
+            here = sought & (word > 0)
+            behind = jnp.bitwise_count((word & -word) - 1).astype(jnp.int32)
+            at = jnp.where(here, WORD * number + behind, at)
+            rest.append(jnp.where(here, word & (word - 1), word))
+            sought = sought & (word == 0)
+        return rest, at
+
+    return jax.lax.scan(lowest, words, None, length=count)[1].T
+
+
 def nearest(
     cell: Int[Array, "num_agents"], robots: UInt32[Array, "padded_rows words"], there: Int[Array, "cells"], params
 ) -> tuple[Int[Array, "num_agents heard"], Int[Array, "num_agents heard 2"]]:
     """Return the nearest robots in radio range, -1 where there are fewer, and where they are from here."""
     place = params.place[cell]
-    flat = (disc() + RADIO) @ np.array([2 * RADIO + 1, 1])
-    near = around(robots, place, RADIO).reshape(len(cell), -1)[:, flat]
-    rank = jnp.cumsum(near, axis=1, dtype=jnp.int8)
-    sought = jnp.arange(1, HEARD + 1, dtype=jnp.int8)
-    at = jnp.argmax(rank[:, None, :] == sought[:, None], axis=2)
-    known = rank[:, -1:] >= sought
-    away = jnp.where(known[:, :, None], jnp.asarray(disc(), jnp.int32)[at], 0)
+    at = first_set(in_reach(strips(robots, place, RADIO)), HEARD)
+    known = at < len(disc())
+    away = jnp.where(known[:, :, None], jnp.asarray(disc(), jnp.int32)[jnp.minimum(at, len(disc()) - 1)], 0)
     row, column = jnp.moveaxis(place[:, None, :] + away, -1, 0)
     return jnp.where(known, there[params.number[row, column]], -1), away
 
@@ -86,31 +116,34 @@ def ways(
 def observation(env, state, params: WarehouseParams) -> Observation:
     """Return what every robot sees."""
     cell, goal = state.cell, next_goal(state.orders, state.task)
-    robots, place = occupied(cell, params), params.place[cell]
+    robots, place, shape = occupied(cell, params), params.place[cell], jnp.array(params.number.shape)
     far, farther = ways(cell, goal, params)
-    target = jnp.where(goal >= 0, params.goal_cell[jnp.maximum(goal, 0)], cell)
-    towards = params.place[target] - place
-    carries = carriers(state.orders, state.task)
-    own = [
-        place / jnp.array(params.number.shape), params.place[target] / jnp.array(params.number.shape),
-        jnp.stack([goal >= 0, carries, state.stopped > 0], axis=1), jnp.minimum(state.waits, 8)[:, None] / 8,
-        jnp.minimum(far, 4 * FAR)[:, None] / FAR,
-    ]  # fmt: skip
-    senders, away = nearest(cell, robots, state.there, params)
-    lost = uniform(hashed(state.noise, state.step, senders, jnp.arange(len(cell))[:, None])) < params.message_loss
-    says = jnp.concatenate(
-        [jnp.clip(towards, -FAR, FAR) / FAR, jnp.stack([carries, state.stopped > 0, state.role == 1], axis=1)], axis=1
-    )
-    got = (senders >= 0) & ~lost
-    messages = jnp.concatenate([away / RADIO, says[jnp.maximum(senders, 0)], got[:, :, None]], axis=2)
-    messages = jnp.where(got[:, :, None], messages, 0.0)
-    side = 2 * WINDOW + 1
-    seen = [around(words, place, WINDOW).reshape(len(cell), side * side) for words in (params.walls, robots)]
-    legal = env.legal(state, params)
-    parts = [*own, farther, legal, *seen, messages.reshape(len(cell), -1)]
+    target = params.place[jnp.where(goal >= 0, params.goal_cell[jnp.maximum(goal, 0)], cell)]
+    carries, legal = carriers(state.orders, state.task), env.legal(state, params)
+    status = jnp.stack([goal >= 0, carries, state.stopped > 0], axis=1)
+    waits, far = jnp.minimum(state.waits, 8) / 8, jnp.minimum(far, 4 * FAR) / FAR
+    own = [place / shape, target / shape, status, waits[:, None], far[:, None], farther, legal]
+    window = squares(jnp.stack([strips(words, place, WINDOW) for words in (params.walls, robots)], axis=1))
+    towards = jnp.clip(target - place, -FAR, FAR) / FAR
+    says = jnp.concatenate([towards, status[:, 1:], (state.role == 1)[:, None]], axis=1)
+    parts = [jnp.concatenate(own, axis=1), window.reshape(len(cell), -1), messages(says, robots, state, params)]
     features = jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
     acting = (state.stopped == 0) & ~env.is_over(state)
     return Observation(features, state.role, jnp.zeros_like(state.role), legal, acting)
+
+
+def messages(
+    says: Float[Array, "num_agents said"], robots: UInt32[Array, "padded_rows words"], state, params: WarehouseParams
+) -> Float[Array, "num_agents messages"]:
+    """Return where those are that robots hear, what they say, and that it came; zeros for a message that was lost."""
+    senders, away = nearest(state.cell, robots, state.there, params)
+    slots = jnp.arange(len(says))
+    lost = uniform(hashed(state.noise, state.step, senders, slots[:, None])) < params.message_loss
+    got = (senders >= 0) & ~lost
+    # What a message that did not come says stands behind what everyone says.
+    table = jnp.pad(jnp.pad(says, ((0, 0), (0, 1)), constant_values=1.0), ((0, 1), (0, 0)))
+    heard = table[jnp.where(got, senders, len(says))]
+    return jnp.concatenate([jnp.where(got[:, :, None], away / RADIO, 0.0), heard], axis=2).reshape(len(says), -1)
 
 
 def team_observation(env, state, params: WarehouseParams) -> TeamObservation:
@@ -123,7 +156,7 @@ def team_observation(env, state, params: WarehouseParams) -> TeamObservation:
     tokens = jnp.concatenate([*where, (orders.owner >= 0)[:, None], age[:, None]], axis=1)
     carries = carriers(orders, state.task)
     robots = jnp.stack([state.task >= 0, carries, state.stopped > 0], axis=1)
-    far = params.distance[goal][:, state.cell].T.astype(jnp.float32)
+    far = params.distance[goal, state.cell[:, None]].astype(jnp.float32)
     return TeamObservation(
         task_tokens=tokens.astype(jnp.float32),
         task_mask=orders.owner < 0,
