@@ -25,4 +25,4 @@ def register() -> None:
         warehouse_assignment,
         workflow_strategies,
     )
-    from jaxmas.spaces import cascade, graph, script, slots, template  # noqa: F401
+    from jaxmas.spaces import cascade, graph, pairs, script, slots, template  # noqa: F401

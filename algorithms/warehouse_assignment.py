@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxmas.environments.warehouse.observe import AGE
+from jaxmas.environments.warehouse.observe import AGE, LENGTH
 from jaxmas.plans import Plan
 from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
@@ -72,6 +72,11 @@ def congestion_aware(far: Distances, team: TeamObservation) -> Tasks:
     """Match the nearest pairs, where an order counts as farther the more robots are near it."""
     near = jnp.sum(team.pair_features[:, :, 0] < CROWD, axis=0)
     return nearest_first(far + DETOUR * near, team)
+
+
+def shortest_first(far: Distances, team: TeamObservation) -> Tasks:
+    """Match the nearest pairs, where the way from an order's next stop to its last counts as well."""
+    return nearest_first(far + team.task_tokens[:, LENGTH], team)
 
 
 def hungarian(far: Distances, team: TeamObservation) -> Tasks:
@@ -145,6 +150,7 @@ QUICK: dict[str, Rule] = {
     "nearest-first": nearest_first,
     "first-come": first_come,
     "congestion-aware": congestion_aware,
+    "shortest-first": shortest_first,
 }
 THOROUGH: dict[str, Rule] = {"hungarian": hungarian, "auction": auction, "regret": regret}
 WAYS = ("all alike", "carriers first", "seekers first")
@@ -230,6 +236,7 @@ SUMMARIES = {
     "nearest-first": "the nearest pair of robot and order first",
     "first-come": "the oldest order first, to the nearest robot",
     "congestion-aware": "nearest first, where robots near an order make it count as farther",
+    "shortest-first": "nearest first, where the whole way of an order counts",
     "hungarian": "the least sum of distances (optax)",
     "auction": "robots bid for orders (Bertsekas)",
     "regret": "first the robot that would lose most by waiting",

@@ -22,7 +22,9 @@ from jaxmas.registry import DESIGN_SPACES
 from jaxmas.rollout import MetaStep, Policies
 from jaxmas.types import Environment, MetaPolicy, TeamObservation
 
-SpaceName = Literal["template", "slots", "script", "script-free", "cascade", "graph", "graph-fixed", "layers", "steps"]
+SpaceName = Literal[
+    "template", "slots", "pairs", "script", "script-free", "cascade", "graph", "graph-fixed", "layers", "steps"
+]
 LearnerName = Literal[
     "group", "ppo", "grpo", "reinforce", "reinforce-baseline", "evolution", "distil", "mcts", "archive"
 ]

@@ -123,7 +123,7 @@ SPACES = [
     (name, scenario)
     for name in ("template", "slots", "cascade", "layers")
     for scenario in ("probe-context-v0", "workflow-mixed-v0")
-] + [(name, "workflow-mixed-v0") for name in ("graph", "graph-fixed", "steps")]
+] + [(name, "workflow-mixed-v0") for name in ("pairs", "graph", "graph-fixed", "steps")]
 spaces = pytest.mark.parametrize(("name", "scenario"), SPACES)
 
 
@@ -176,7 +176,7 @@ def test_the_mode_is_the_likeliest(name: str, scenario: str) -> None:
     space, outputs, team = parts["space"], parts["outputs"], parts["team"]
     best = space.score(outputs, space.mode(outputs, team), team)[0]
     draw = jax.vmap(lambda key: space.score(outputs, space.sample(outputs, key, team), team)[0])
-    if name not in ("cascade", "layers"):  # which take one decision after another, each time the likeliest
+    if name not in ("cascade", "layers", "pairs"):  # which take one decision after another, each time the likeliest
         assert (draw(jax.random.split(jax.random.key(4), 200)) <= best + 1e-5).all()
     if name in ("template", "slots"):
         logits = outputs if isinstance(outputs, dict) else {"template": outputs}
@@ -220,6 +220,40 @@ def test_cascade_choices_are_a_distribution() -> None:
     law = jax.vmap(lambda choice: jax.nn.softmax(space.decode(outputs, choice)["mode"])[1])(drawn)
     assert np.mean(drawn["mode"]) == pytest.approx(float(np.mean(law)), abs=0.04)
     assert np.std(np.asarray(law)) > 0.01 and abs(float(np.mean(drawn["latent"]))) < 0.05
+
+
+def test_pairs_are_a_distribution() -> None:
+    """On a made-up team of three agents and two tasks, one of whom takes none; nobody has another's task."""
+    env, _ = jaxmas.make("workflow-mixed-v0", num_agents=3)
+    space, team = DESIGN_SPACES["pairs"](env, 8), seen("workflow-mixed-v0")[1]
+    tasks = env.plan_space.num_tasks
+    far = jnp.array([[3.0, 1.0], [0.5, 2.0], [0.1, 0.2]])
+    team = dataclasses.replace(
+        team,
+        agent_mask=jnp.array([True, True, False]),
+        task_mask=jnp.arange(tasks) < 2,
+        pair_features=jnp.zeros((3, tasks, 1)).at[:, :2, 0].set(far),
+    )
+    outputs = {"task": jax.random.normal(jax.random.key(1), (3, 1 + tasks))}
+    outputs |= {name: jnp.zeros((3, getattr(env.plan_space, f"num_{name}s"))) for name in ("role", "tier")}
+    both = np.stack(np.meshgrid(*[np.arange(3)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    nothing = jnp.zeros((len(both), 3), jnp.int32)
+    choices = {"task": nothing.at[:, :2].set(both), "role": nothing, "tier": nothing}
+    alike = -3 * np.log(env.plan_space.num_roles * env.plan_space.num_tiers)
+    score = jax.jit(jax.vmap(lambda choice: space.score(outputs, choice, team)[0]))
+    probs = np.exp(np.asarray(score(choices), np.float64) - alike)
+    assert (
+        probs.sum() == pytest.approx(1, abs=1e-4)
+        and (probs[(both[:, 0] == both[:, 1]) & (both[:, 0] > 0)] < 1e-9).all()
+    )
+    drawn = jax.jit(jax.vmap(lambda key: space.sample(outputs, key, team)["task"]))(
+        jax.random.split(jax.random.key(2), 20_000)
+    )
+    shares = np.bincount(np.asarray(drawn) @ [3, 1, 0], minlength=9) / 20_000
+    assert (np.abs(shares - probs) < 5 * np.sqrt(probs / 20_000) + 1e-3).all() and not drawn[:, 2].any()
+    said = space.explain(outputs, jax.tree.map(lambda leaf: leaf[5], choices), team)
+    assert [(each.what, each.value) for each in said] == [("task of agent 1", "1"), ("task of agent 0", "0")]
+    assert np.prod([each.probability for each in said]) == pytest.approx(probs[5], abs=1e-4)
 
 
 def test_layers_are_a_distribution() -> None:

@@ -16,8 +16,9 @@ from jaxmas.algorithms.warehouse_assignment import (
     hungarian,
     nearest_first,
     regret,
+    shortest_first,
 )
-from jaxmas.environments.warehouse.observe import AGE
+from jaxmas.environments.warehouse.observe import AGE, LENGTH
 from jaxmas.types import TeamObservation
 
 SHAPES = ((6, 9), (9, 6), (8, 8))
@@ -33,11 +34,12 @@ def instances(shape: tuple[int, int], count: int, closed: float = 0.0) -> np.nda
     return far
 
 
-def team_of(far: np.ndarray, age: np.ndarray | None = None) -> TeamObservation:
+def team_of(far: np.ndarray, age: np.ndarray | None = None, length: np.ndarray | None = None) -> TeamObservation:
     """Return a team observation of so many robots and orders, with what the rules look at."""
     agents, orders = far.shape
-    tokens = np.zeros((orders, AGE + 1), np.float32)
+    tokens = np.zeros((orders, LENGTH + 1), np.float32)
     tokens[:, AGE] = 0 if age is None else age
+    tokens[:, LENGTH] = 0 if length is None else length
     return TeamObservation(
         task_tokens=jnp.array(tokens),
         task_mask=jnp.ones(orders, bool),
@@ -97,8 +99,8 @@ def test_what_is_not_to_be_had_is_not_given_out(rule: Any) -> None:
 
 
 def slowly(far: np.ndarray) -> list[int]:
-    """Return the nearest pair first, one after the other."""
-    far, task = far.copy(), [-1] * len(far)
+    """Return the nearest pair first, one after the other; of equal ones that with the lower sum of numbers."""
+    far, task = far + np.add.outer(*map(np.arange, far.shape)) / 2**12, [-1] * len(far)
     while np.isfinite(far).any():
         robot, order = np.unravel_index(far.argmin(), far.shape)
         task[robot] = int(order)
@@ -122,6 +124,13 @@ def test_regret_by_hand() -> None:
     """Robot 0 would lose 1 by not getting order 0, robot 1 would lose 5: it is served first."""
     far = np.array([[1.0, 2.0], [2.0, 7.0]], np.float32)
     assert regret(jnp.array(far), team_of(far)).tolist() == [1, 0]
+
+
+def test_the_whole_way_counts_by_hand() -> None:
+    """Order 0 is nearer to robot 0, but leads farther than order 1 is away."""
+    far = np.array([[1.0, 2.0]], np.float32)
+    assert shortest_first(jnp.array(far), team_of(far, length=np.array([3.0, 1.0]))).tolist() == [1]
+    assert shortest_first(jnp.array(far), team_of(far, length=np.array([3.0, 3.0]))).tolist() == [0]
 
 
 def test_crowded_orders_count_as_farther() -> None:

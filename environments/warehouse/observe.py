@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxmas.environments.noise import hashed, uniform
-from jaxmas.environments.warehouse.orders import carriers, next_goal
+from jaxmas.environments.warehouse.orders import Orders, carriers, next_goal
 from jaxmas.environments.warehouse.params import MARGIN, WORD, WarehouseParams
 from jaxmas.types import Observation, TeamObservation
 
-AGE = 5
-"""The column of order tokens that is their age."""
+AGE, LENGTH = 5, 6
+"""The columns of order tokens that are their age and the way from their next stop to their last."""
 WINDOW = 3
 """Cells that a robot sees to each side."""
 RADIO = MARGIN
@@ -146,6 +146,14 @@ def messages(
     return jnp.concatenate([jnp.where(got[:, :, None], away / RADIO, 0.0), heard], axis=2).reshape(len(says), -1)
 
 
+def ahead(orders: Orders, params: WarehouseParams) -> Float[Array, "orders"]:
+    """Return how far it is from the next stop of each order along all others to its last."""
+    here, there = orders.stops[:, :-1], orders.stops[:, 1:]
+    leg = params.distance[jnp.maximum(there, 0), params.goal_cell[jnp.maximum(here, 0)]].astype(jnp.float32)
+    left = (there >= 0) & (jnp.arange(here.shape[1]) >= orders.reached[:, None])
+    return jnp.sum(jnp.where(left, leg, 0), axis=1)
+
+
 def team_observation(env, state, params: WarehouseParams) -> TeamObservation:
     """Return the open orders, the robots, and how far each robot is from the next stop of each order."""
     orders, shape = state.orders, jnp.array(params.number.shape)
@@ -153,7 +161,8 @@ def team_observation(env, state, params: WarehouseParams) -> TeamObservation:
     last = orders.stops[jnp.arange(env.num_orders), jnp.sum(orders.stops >= 0, axis=1) - 1]
     age = jnp.minimum(state.step - orders.released, env.horizon) / env.horizon
     where = [params.place[params.goal_cell[which]] / shape for which in (goal, last)]
-    tokens = jnp.concatenate([*where, (orders.owner >= 0)[:, None], age[:, None]], axis=1)
+    length = ahead(orders, params) / FAR
+    tokens = jnp.concatenate([*where, jnp.stack([orders.owner >= 0, age, length], axis=1)], axis=1)
     carries = carriers(orders, state.task)
     robots = jnp.stack([state.task >= 0, carries, state.stopped > 0], axis=1)
     far = params.distance[goal, state.cell[:, None]].astype(jnp.float32)
