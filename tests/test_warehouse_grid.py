@@ -55,7 +55,7 @@ def test_distances_are_those_of_breadth_first_search(seed: int) -> None:
     every = np.arange(int(free.sum()))
     grid = Grid("random", free, every, every)
     goals = rng.permutation(grid.num_cells)[:30]
-    found = distances(grid, goals, chunk=7)
+    found = distances(grid, goals)
     assert found.dtype == np.uint16
     assert found.tolist() == [by_breadth(grid, int(goal)) for goal in goals]
 

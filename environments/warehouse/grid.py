@@ -1,7 +1,8 @@
 """Grids: where robots may go, which cells are goals, and how far every goal is from every cell.
 
 A grid is drawn by a generator, or read from a MovingAI ``.map`` file (Sturtevant 2012, "Benchmarks for grid-based
-pathfinding"). Only free cells have a number; they are counted row by row. All of this is done once per map, by numpy.
+pathfinding"). Only free cells have a number; they are counted row by row. All of this is done once per map, by numpy
+and scipy.
 """
 
 import dataclasses
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt16
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from jaxmas.errors import JaxmasError, refuse
 
@@ -18,6 +21,8 @@ MOVES = ((0, 0), (-1, 0), (0, 1), (1, 0), (0, -1))
 """Change of row and column of each move."""
 FREE, BLOCKED = ".GSE", "@OTW"
 """What cells are in a map file: ground of several kinds, and what stands in the way."""
+HEADINGS = 4
+"""North, east, south and west, as the moves: heading h is that of move h + 1."""
 UNREACHABLE = np.iinfo(np.uint16).max
 MOST_BYTES = 2**30
 """Distances that would take more memory are refused."""
@@ -50,6 +55,11 @@ class Grid:
         return np.argwhere(self.free)
 
     @functools.cached_property
+    def part(self) -> Int[np.ndarray, "cells"]:
+        """Return which part of the map every free cell belongs to: there is no way from one to another."""
+        return connected_components(_back(self), directed=False)[1]
+
+    @functools.cached_property
     def neighbours(self) -> Int[np.ndarray, "cells 5"]:
         """Return where each move leads from every free cell: to the cell itself where something stands in the way."""
         padded = np.pad(self.number, 1, constant_values=-1)
@@ -58,46 +68,65 @@ class Grid:
         return np.where(led < 0, led[:, :1], led)
 
 
-def distances(grid: Grid, goals: Int[np.ndarray, "goals"], chunk: int = 64) -> UInt16[np.ndarray, "goals cells"]:
+def distances(
+    grid: Grid, goals: Int[np.ndarray, "goals"], *, turning: bool = False
+) -> UInt16[np.ndarray, "goals poses"]:
     """Return the moves from every free cell to every goal, ``UNREACHABLE`` where there is no way.
 
-    All goals of a chunk at once sweep over the map, along rows and columns and back, until nothing changes: a map has
-    far fewer turns in its shortest ways than moves.
+    With ``turning`` they are moves and turns, from each heading of a cell: pose ``HEADINGS · cell + heading``.
     """
-    size = len(goals) * grid.num_cells * 2
+    poses = grid.num_cells * (HEADINGS if turning else 1)
+    size = len(goals) * poses * 2
     refuse(
         size > MOST_BYTES,
         f"the distances of {len(goals)} goals on {grid.name} take {size / 2**30:.1f} GB; choose fewer goals",
     )
-    found = np.empty((len(goals), grid.num_cells), np.uint16)
-    for start in range(0, len(goals), chunk):
-        places = grid.places[goals[start : start + chunk]]
-        field = np.full((len(places), *grid.free.shape), UNREACHABLE, np.int32)
-        field[np.arange(len(places)), places[:, 0], places[:, 1]] = 0
-        while True:
-            before = field.copy()
-            for axis in (1, 2):
-                for reverse in (False, True):
-                    field = _swept(field, grid.free, axis, reverse)
-            if np.array_equal(field, before):
-                break
-        found[start : start + chunk] = np.minimum(field, UNREACHABLE)[:, grid.free]
+    found = np.full((len(goals), poses), UNREACHABLE, np.uint16)
+    back = _back_with_turns(grid) if turning else _back(grid)
+    for row, goal in zip(found, goals, strict=True):
+        order, before = breadth_first_order(back, poses + goal if turning else goal)
+        far = _depths(order, before)
+        # With turns the goal itself, in whatever heading, is one step before its poses.
+        order, far = (order[1:], far[1:] - 1) if turning else (order, far)
+        row[order] = np.minimum(far, UNREACHABLE)
     return found
 
 
-def _swept(field: np.ndarray, free: np.ndarray, axis: int, reverse: bool) -> np.ndarray:
-    """Return the field after moves in one direction: min over the cells behind of their value plus the way from them.
+def _back(grid: Grid) -> csr_array:
+    """Return the graph of moves back: as those there."""
+    there = np.repeat(np.arange(grid.num_cells), len(MOVES) - 1)
+    return _graph(there, grid.neighbours[:, 1:].ravel(), grid.num_cells)
 
-    A cell in the way begins a new stretch; every stretch is far below those before it, so that the running minimum
-    forgets them.
+
+def _back_with_turns(grid: Grid) -> csr_array:
+    """Return the graph of moves and turns back, from pose to pose; a node more per cell leads to all of its poses."""
+    cells = np.arange(grid.num_cells)[:, None]
+    pose = HEADINGS * cells + np.arange(HEADINGS)
+    ahead = HEADINGS * grid.neighbours[:, 1:] + np.arange(HEADINGS)
+    ways = [(ahead, pose), (pose, np.roll(pose, 1, axis=1)), (pose, np.roll(pose, -1, axis=1))]
+    ways.append((np.broadcast_to(pose.size + cells, pose.shape), pose))
+    first, then = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*ways, strict=True))
+    return _graph(first, then, pose.size + len(cells))
+
+
+def _graph(first: np.ndarray, then: np.ndarray, nodes: int) -> csr_array:
+    """Return a graph without the ways that lead from a node to itself."""
+    apart = first != then
+    return csr_array((np.ones(apart.sum()), (first[apart], then[apart])), shape=(nodes, nodes))
+
+
+def _depths(order: Int[np.ndarray, "reached"], before: Int[np.ndarray, "nodes"]) -> Int[np.ndarray, "reached"]:
+    """Return how many ways lead to each node of a breadth-first order; ``before`` is the node that it was found from.
+
+    In that order those before do not decrease, so that every depth is one stretch of it.
     """
-    if reverse:
-        return np.flip(_swept(np.flip(field, axis), np.flip(free, axis - 1), axis, False), axis)
-    along = np.arange(field.shape[axis]).reshape((-1, 1) if axis == 1 else (1, -1))
-    stretch = np.cumsum(~free, axis=axis - 1) * (UNREACHABLE + 2 * max(free.shape))
-    level = along + stretch
-    lowest = np.minimum.accumulate(field - level, axis=axis) + level
-    return np.where(free, np.minimum(lowest, UNREACHABLE), UNREACHABLE).astype(np.int32)
+    place = np.empty(len(before), np.int64)
+    place[order] = np.arange(len(order))
+    found_from = place[before[order[1:]]]
+    ends = [0, 1]
+    while ends[-1] < len(order):
+        ends.append(1 + int(np.searchsorted(found_from, ends[-1])))
+    return np.repeat(np.arange(len(ends) - 1), np.diff(ends))
 
 
 def generated(blocks: tuple[int, int], block: tuple[int, int] = (2, 5), stations: int = 8) -> Grid:
@@ -123,6 +152,20 @@ def generated(blocks: tuple[int, int], block: tuple[int, int] = (2, 5), stations
     number = grid.number
     at = np.concatenate([number[west, 0], number[east, columns - 1]])
     return dataclasses.replace(grid, pickups=number[free & beside], stations=at)
+
+
+def scattered(rows: int = 32, columns: int = 32, share: float = 0.1) -> Grid:
+    """Return open ground with blocked cells scattered over it, always the same ones; all that is reached is free."""
+    free = np.random.default_rng(0).random((rows, columns)) >= share
+    return connected(Grid("scattered", free, np.zeros(0, int), np.zeros(0, int)))
+
+
+def connected(grid: Grid) -> Grid:
+    """Return the largest part of a map from any cell of which any other is reached; all of it may be a goal."""
+    free = grid.free.copy()
+    free[free] = grid.part == np.argmax(np.bincount(grid.part))
+    every = np.arange(int(free.sum()))
+    return Grid(grid.name, free, every, every)
 
 
 def read_map(file: Path) -> Grid:
