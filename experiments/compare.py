@@ -5,7 +5,6 @@
 
 import csv
 import dataclasses
-import inspect
 import io
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from jaxmas.errors import JaxmasError, did_you_mean, refuse
 from jaxmas.evaluation import Outcomes
 from jaxmas.headroom import World
 from jaxmas.policies import RandomPolicy, TemplatePolicy
-from jaxmas.runs import LoadedPolicy, load_executor, load_policy
+from jaxmas.runs import LoadedPolicy, checksums, load_executor, load_policy
 from jaxmas.statistics import Estimate, hypervolume, paired_difference
 
 Advance = Callable[[int], None]
@@ -33,17 +32,13 @@ class Setting:
     num_agents: int | None = None
     coordination_interval: int | None = None
     executor: str | None = None
-    pool: Path | None = None
+    files: Mapping[str, Path] = dataclasses.field(default_factory=dict, hash=False)
+    """What the scenario is made of, by the names of its file options."""
 
     def build(self) -> World:
         """Return the world; anything unknown or impossible is one clear error."""
-        make = SCENARIOS[self.scenario].make
-        options: dict[str, Any] = {"coordination_interval": self.coordination_interval}
-        if self.pool is not None:
-            takes = "pool" in inspect.signature(make).parameters
-            refuse(not takes, f"{self.scenario} takes no pool of models; workflow-pool-v0 does")
-            options["pool"] = self.pool
-        env, params = jaxmas.make(self.scenario, num_agents=self.num_agents, **options)
+        sizes = {"num_agents": self.num_agents, "coordination_interval": self.coordination_interval}
+        env, params = jaxmas.make(self.scenario, **sizes, **self.files)
         return World(env, params, *load_executor(self.executor_name, env, params))
 
     @property
@@ -74,6 +69,7 @@ class Setting:
             "num_agents": world.env.num_agents,
             "coordination_interval": world.env.coordination_interval,
             "executor": self.executor_name,
+            "files": checksums(self.files),
             "params": anchors.params_hash(world.params),
         }
 

@@ -26,6 +26,24 @@ Executor = Annotated[str, tyro.conf.arg(metavar="NAME|DIR")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class _Files:
+    """Files that some scenarios are made of; jaxmas list says which take one."""
+
+    pool: Path | None = None
+    """A CSV file of models."""
+    map: Path | None = None
+    """A MovingAI map."""
+    problem: Path | None = None
+    """A problem file of the League of Robot Runners."""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Return those that were given."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(_Files)}
+        return {name: file for name, file in given.items() if file is not None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class List:
     """Show scenarios, strategies, algorithms and executors."""
 
@@ -34,7 +52,7 @@ class List:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(_Files):
     """Train an algorithm on a scenario; jaxmas train ALGORITHM --help shows the algorithm's own settings."""
 
     algorithm: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ALGORITHM")]
@@ -50,8 +68,6 @@ class Train:
     """Steps between plans; one plan per query by default."""
     executor: Executor | None = None
     """Who does the work, at first where the algorithm trains it; the scenario's own executor by default."""
-    pool: Path | None = None
-    """A CSV file of models, for scenarios that take one."""
     resume: bool = False
     """Go on from the last good checkpoint in --out."""
     json: bool = False
@@ -59,7 +75,7 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _World:
+class _World(_Files):
     """What every command that plays a scenario takes."""
 
     scenario: Scenario
@@ -70,8 +86,6 @@ class _World:
     """Steps between plans; one plan per query by default."""
     executor: Executor | None = None
     """Who does the work; by default a run's own trained executor, else the scenario's."""
-    pool: Path | None = None
-    """A CSV file of models, for scenarios that take one."""
     seed: int = 0
     """Which queries are drawn."""
     json: bool = False
@@ -127,7 +141,7 @@ class Show(_World):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bench:
+class Bench(_Files):
     """Measure compile time and agent-steps per second of a roll-out with frozen executors, or of a training loop."""
 
     scenario: Scenario
@@ -219,7 +233,7 @@ def run_list(command: List) -> dict[str, Any]:
     for kind, registry in kinds.items():
         found[kind] = [{"name": entry.name, "summary": entry.summary, "family": entry.family} for entry in registry]
     for row, entry in zip(found["scenarios"], SCENARIOS, strict=True):
-        row |= {"num_agents": entry.value.num_agents, "executor": entry.value.executor}
+        row |= {name: getattr(entry.value, name) for name in ("num_agents", "executor", "files")}
     return found
 
 
@@ -230,7 +244,7 @@ def run_train(command: Any) -> dict[str, Any]:
     from jaxmas.training import read_log, train
 
     refuse(command.seed < 0, f"seed is {command.seed}; it has to be at least 0")
-    names = ("num_agents", "coordination_interval", "executor", "pool")
+    names = ("num_agents", "coordination_interval", "executor", "files")
     options = {name: getattr(command, name) for name in names}
     setting = Setting(command.scenario, **options)
     setting.build()
@@ -333,7 +347,7 @@ def run_bench(command: Bench) -> dict[str, Any]:
     from jaxmas.experiments.compare import Setting, policy_of
     from jaxmas.runs import starting_policies
 
-    setting = Setting(command.scenario, command.num_agents, None, command.executor)
+    setting = Setting(command.scenario, command.num_agents, None, command.executor, command.files)
     world = setting.build()
     if command.train is not None:
         given = command.num_envs is not None or command.strategy is not None
@@ -371,7 +385,7 @@ def run_demo(command: Demo) -> dict[str, Any]:
 def _setting(command: _World) -> Any:
     from jaxmas.experiments.compare import Setting
 
-    fields = ("scenario", "num_agents", "coordination_interval", "executor", "pool")
+    fields = ("scenario", "num_agents", "coordination_interval", "executor", "files")
     return Setting(*(getattr(command, name) for name in fields))
 
 

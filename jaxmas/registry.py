@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from jaxmas.errors import JaxmasError, did_you_mean
+from jaxmas.errors import JaxmasError, did_you_mean, refuse
 
 T = TypeVar("T")
 
@@ -73,17 +73,24 @@ class Scenario:
     """The default number of agents."""
     executor: str
     """The name of the executor that ranked results use."""
+    files: tuple[str, ...] = ()
+    """Options of ``make`` that name a file to make the scenario of; without one it has numbers of its own."""
 
     def build(self, num_agents: int | None = None, **options: Any) -> tuple[Any, Any]:
         """Return the environment and its parameters; sizes that cannot be raise a ``JaxmasError``.
 
-        An option that is None is left to the scenario.
+        An option that is None is left to the scenario, the number of agents to its file where it is made of one.
         """
-        count = self.num_agents if num_agents is None else num_agents
-        if count < 1:
-            raise JaxmasError(f"{self.name}: num_agents is {count}; it has to be at least 1")
+        given = {name: value for name, value in options.items() if value is not None}
+        for name in set(given) - set(self.files):
+            takers = [entry.name for entry in SCENARIOS if name in entry.value.files]
+            refuse(bool(takers), f"{self.name} takes no {name}; {' and '.join(takers)} does")
+        if num_agents is not None or not set(self.files) & set(given):
+            given["num_agents"] = self.num_agents if num_agents is None else num_agents
+        count = given.get("num_agents", 1)
+        refuse(count < 1, f"{self.name}: num_agents is {count}; it has to be at least 1")
         try:
-            return self.make(count, **{name: value for name, value in options.items() if value is not None})
+            return self.make(**given)
         except TypeError as error:
             raise JaxmasError(f"{self.name}: {error}") from error
 

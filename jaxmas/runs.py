@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ class RunRecord:
     params: str
     """Hash of the scenario's numbers."""
     provenance: dict[str, Any]
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    """SHA-256 of the files that the scenario was made of, by option."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +70,11 @@ def provenance() -> dict[str, Any]:
         "commit": _commit(),
         "device": f"{device.platform}: {device.device_kind}",
     }
+
+
+def checksums(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the SHA-256 of every file."""
+    return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items()}
 
 
 def _commit() -> str | None:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,7 +19,7 @@ from jaxmas.checkpoints import Checkpoints, atomic_write_text
 from jaxmas.errors import JaxmasError
 from jaxmas.groups import GroupSizes
 from jaxmas.rollout import Policies, scan_up_to
-from jaxmas.runs import RunRecord, check_world, provenance, read_record, starting_policies, write_record
+from jaxmas.runs import RunRecord, check_world, checksums, provenance, read_record, starting_policies, write_record
 from jaxmas.types import Environment, Executor, MetaPolicy
 
 CHUNK = 20
@@ -74,16 +74,17 @@ def train(
     num_agents: int | None = None,
     coordination_interval: int | None = None,
     executor: str | None = None,
-    pool: Path | None = None,
+    files: Mapping[str, Path] | None = None,
     resume: bool = False,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Path:
-    """Train, or go on training, and return the run directory.
+    """Train, or go on training, and return the run directory; ``files`` are what the scenario is made of.
 
     Raises:
         JaxmasError: where the directory holds another run, or a run and ``resume`` is not set.
     """
-    env, params = jaxmas.make(scenario, num_agents=num_agents, coordination_interval=coordination_interval, pool=pool)
+    sizes = {"num_agents": num_agents, "coordination_interval": coordination_interval}
+    env, params = jaxmas.make(scenario, **sizes, **(files or {}))
     executor = executor or SCENARIOS[scenario].executor
     start = starting_policies(config, executor, env, params)
     record = RunRecord(
@@ -96,6 +97,7 @@ def train(
         seed=seed,
         params=params_hash(params),
         provenance=provenance(),
+        files=checksums(files or {}),
     )
     out = Path(out)
     state = _open(out, record, config, env, params, start, resume)
@@ -157,7 +159,8 @@ def _open(out: Path, record: RunRecord, config: Algorithm, env: Any, params: Any
     if not resume:
         raise JaxmasError(f"{out} already holds a run; go on with it by --resume or choose another --out")
     before = read_record(out)
-    for field in ("scenario", "num_agents", "coordination_interval", "executor", "algorithm", "seed", "config"):
+    fields = ("scenario", "num_agents", "coordination_interval", "executor", "algorithm", "seed", "config", "files")
+    for field in fields:
         was, now = getattr(before, field), getattr(record, field)
         if _plain(was) != _plain(now):
             raise JaxmasError(f"{out} was begun with {field} {was}, not {now}; resume it with the same settings")

@@ -2,6 +2,8 @@
 
 import contextlib
 import csv
+import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -10,12 +12,16 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import jaxmas
 from jaxmas import cli
+from jaxmas.catalog import SCENARIOS
 from jaxmas.cli import COMMANDS, main
 from jaxmas.progress import progress
+from jaxmas.registry import Scenario
 
 PROBE, WORKFLOW = "probe-context-v0", "workflow-mixed-v0"
 SMALL = ("--algo.updates", "2", "--algo.queries", "4", "--algo.plans", "4", "--algo.width", "8")
@@ -97,6 +103,49 @@ def test_evaluation_follows_its_seed(capsys: pytest.CaptureFixture[str]) -> None
     words = ("evaluate", PROBE, "--policy", "strategy:random", "--episodes", "8")
     rewards = [answer(capsys, *words, "--seed", seed)["reward"] for seed in ("0", "0", "1")]
     assert rewards[0] == rewards[1] != rewards[2]
+
+
+MAP = "type octile\nheight 4\nwidth 5\nmap\n.....\n.@.@.\n.....\n.@@..\n"
+
+
+def test_scenarios_made_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.map").write_text(MAP)
+    (tmp_path / "a.agents").write_text("2\n0\n4\n")
+    (tmp_path / "a.tasks").write_text("2\n10,14\n4,0\n")
+    said = {"mapFile": "a.map", "agentFile": "a.agents", "taskFile": "a.tasks", "teamSize": 2}
+    (tmp_path / "a.json").write_text(json.dumps(said))
+    play = ("--policy", "strategy:nearest-first", "--executor", "greedy", "--episodes", "2")
+    for option, name in (("map", "a.map"), ("problem", "a.json")):
+        words = ("evaluate", f"warehouse-{option}-v0", f"--{option}", str(tmp_path / name), "--num-agents", "2", *play)
+        found = answer(capsys, *words)
+        assert found["orders"]["mean"] > 0 and found["num_agents"] == 2
+        assert found["files"] == {option: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}
+    takers = {row["name"]: row["files"] for row in answer(capsys, "list")["scenarios"] if row["files"]}
+    assert takers["warehouse-map-v0"] == ["map"] and takers["workflow-pool-v0"] == ["pool"] and len(takers) == 3
+
+
+def test_a_run_remembers_its_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on with the same file only, by checksum; here it pays what its file says."""
+
+    def paid(num_agents: int = 2, *, map: Path | None = None, **options: Any) -> Any:
+        env, params = jaxmas.make(PROBE, num_agents=num_agents, **options)
+        return env, params if map is None else dataclasses.replace(
+            params, payoff=float(map.read_text()) * params.payoff
+        )
+
+    monkeypatch.setattr(SCENARIOS, "_entries", dict(SCENARIOS._entries))
+    SCENARIOS.add("probe-file-v0", Scenario("probe-file-v0", paid, 2, "act", files=("map",)), "pays", "probe")
+    one, two = tmp_path / "1.map", tmp_path / "2.map"
+    one.write_text("1")
+    two.write_text("2")
+    words = ("train", "meta-skill", "probe-file-v0", "--out", str(tmp_path / "run"), *SMALL)
+    found = answer(capsys, *words, "--map", str(one))
+    assert found["run"]["files"] == {"map": hashlib.sha256(b"1").hexdigest()}
+    assert "begun with files" in refusal(capsys, *words, "--resume", "--map", str(two))
+    assert "begun with files" in refusal(capsys, *words, "--resume")
+    assert answer(capsys, *words, "--resume", "--map", str(one))["last"]["update"] == 2
 
 
 def test_compare(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,6 +249,10 @@ BAD = {
     "unknown option": (("list", "--jsn"), "--jsn"),
     "no pool to take": (("evaluate", WORKFLOW, "--policy", "strategy:mesh", "--pool", "x.csv"), "takes no pool"),
     "missing pool": (("evaluate", "workflow-pool-v0", "--policy", "strategy:mesh", "--pool", "x.csv"), "x.csv"),
+    "no map to take": (("bench", WORKFLOW, "--map", "x.map"), "takes no map; warehouse-map-v0 does"),
+    "missing map": (("compare", "warehouse-map-v0", "--map", "x.map"), "x.map cannot be read as a map"),
+    "missing problem": (("headroom", "warehouse-problem-v0", "--problem", "x.json"), "x.json cannot be read as a pr"),
+    "other file": (("headroom", "warehouse-problem-v0", "--map", "x.map"), "warehouse-problem-v0 takes no map"),
     "negative query": (("show", WORKFLOW, "--policy", "strategy:mesh", "--query", "-1"), "query is -1"),
     "no renderer": (("show", PROBE, "--policy", "strategy:random"), "renderer"),
     "no environments": (("bench", WORKFLOW, "--num-envs", "0"), "num_envs is 0"),

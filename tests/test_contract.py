@@ -23,8 +23,8 @@ from jaxmas.rollout import Policies, begin, play_on, play_query
 from jaxmas.types import Environment, Executor, MetaPolicy, Observation, TeamObservation, TimeStep
 
 NAMES = [entry.name for entry in SCENARIOS]
-SAME_AT_SIZE = ("warehouse-medium-v0", "warehouse-large-v0")
-"""Scenarios that differ from another one in size alone: the fast tests leave them out."""
+SAME_AT_SIZE = ("warehouse-medium-v0", "warehouse-large-v0", "warehouse-map-v0")
+"""Scenarios that differ from another one in size or map alone: the fast tests leave them out."""
 
 
 def marked(*values: Any) -> Any:
@@ -442,7 +442,7 @@ def test_strategies_give_legal_plans(name: str, agents: int) -> None:
 
 
 HOSTS = ("workflow-mixed-v0", "workflow-pool-v0", "workflow-longchain-v0", "warehouse-small-v0")
-HOSTS += ("probe-bandit-v0", "signal-cue-v0")
+HOSTS += ("warehouse-problem-v0", "probe-bandit-v0", "signal-cue-v0")
 MEETINGS = [
     (name, entry.name) for name in HOSTS for entry in EXECUTORS if entry.family in ("", SCENARIOS.entry(name).family)
 ]

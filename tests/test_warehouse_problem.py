@@ -1,13 +1,20 @@
 """Problem files of the League of Robot Runners: read as they are, and refused with one line where they are wrong."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxmas
+from jaxmas.environments.warehouse.grid import scattered
+from jaxmas.environments.warehouse.motion import FORWARD, LEFT, RIGHT, WAIT
 from jaxmas.environments.warehouse.problem import Delays, read_problem
+from jaxmas.environments.warehouse.scenarios import MAP_GOALS
 from jaxmas.errors import JaxmasError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "lorr"
@@ -16,8 +23,10 @@ SAID = {"mapFile": "a.map", "agentFile": "a.agents", "taskFile": "a.tasks", "tea
 DELAYS = {"pDelay": 0.1, "minDelay": 2, "maxDelay": 5, "durationModel": "uniform"}
 
 
-def written(folder: Path, agents: str = "# v\n2\n0\n4\n", tasks: str = "2\n1,3\n5,4,0\n", **said: Any) -> Path:
-    (folder / "a.map").write_text(MAP)
+def written(
+    folder: Path, agents: str = "# v\n2\n0\n4\n", tasks: str = "2\n1,3\n5,4,0\n", map_: str = MAP, **said: Any
+) -> Path:
+    (folder / "a.map").write_text(map_)
     (folder / "a.agents").write_text(agents)
     (folder / "a.tasks").write_text(tasks)
     (folder / "a.json").write_text(json.dumps({**SAID, **said}))
@@ -50,6 +59,10 @@ def test_a_problem_is_read(tmp_path: Path) -> None:
         ({"agents": ""}, "cannot be read as a count"),
         ({"tasks": "1\n0,2\n"}, "cell 2 is not a free cell of a"),
         ({"tasks": "1\n0,6\n"}, "cell 6 is not a free cell of a"),
+        (
+            {"map_": "type octile\nheight 2\nwidth 3\nmap\n.@.\n.@.\n", "agents": "2\n0\n3\n", "tasks": "1\n5\n"},
+            "no way",
+        ),
         ({"delayConfig": {**DELAYS, "pDelay": 2}}, "pDelay of 0 to 1"),
         ({"delayConfig": {**DELAYS, "minDelay": 9}}, "minDelay <= maxDelay"),
         ({"delayConfig": {"pDelay": 0.1}}, "delayConfig is not understood"),
@@ -81,3 +94,44 @@ def test_published_problems_are_read(name: str, robots: int, tasks: int) -> None
     assert (problem.stops[:, 0] >= 0).all() and problem.stops.max() < problem.grid.num_cells
     assert problem.delays.chance > 0 and problem.delays.longest > problem.delays.shortest
     assert (problem.delays.gaussian is None) == (name == "random")
+
+
+def cells(state: Any, params: Any) -> list[list[int]]:
+    """Return the stops of the open orders as cells."""
+    return np.where(state.orders.stops >= 0, params.goal_cell[state.orders.stops], -1).tolist()
+
+
+def test_a_problem_is_a_scenario(tmp_path: Path) -> None:
+    """Its robots start where it says, turn, and serve its tasks in order and over again; three for two are open."""
+    env, params = jaxmas.make("warehouse-problem-v0", problem=written(tmp_path))
+    assert (env.num_agents, env.plan_space.num_tasks, env.num_actions) == (2, 3, 4)
+    state, _ = env.reset(jax.random.key(0), params)
+    assert state.cell.tolist() == [0, 3] and state.heading.tolist() == [1, 1]
+    assert cells(state, params) == [[1, 2, -1], [4, 3, 0], [1, 2, -1]]
+    state = dataclasses.replace(state, task=jnp.array([0, -1]))
+    for action in (FORWARD, RIGHT, RIGHT, FORWARD, LEFT, FORWARD):
+        state, timestep = env.step(jax.random.key(0), state, jnp.array([action, WAIT]), params)
+    assert timestep.metrics["orders"] == 1
+    assert cells(state, params) == [[4, 3, 0], [4, 3, 0], [1, 2, -1]]
+    one, _ = jaxmas.make("warehouse-problem-v0", problem=written(tmp_path), num_agents=1)
+    assert (one.num_agents, one.plan_space.num_tasks) == (1, 1)
+    with pytest.raises(JaxmasError, match=r"num_agents is 3; .* has 2 robots"):
+        jaxmas.make("warehouse-problem-v0", problem=tmp_path / "a.json", num_agents=3)
+
+
+def test_the_part_of_a_map_that_is_connected_is_a_scenario(tmp_path: Path) -> None:
+    """Its largest part; half of these cells have room for a robot."""
+    file = tmp_path / "b.map"
+    file.write_text("type octile\nheight 2\nwidth 4\nmap\n..@.\n..@.\n")
+    env, params = jaxmas.make("warehouse-map-v0", map=file, num_agents=2)
+    assert params.place.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert env.plan_space.num_tasks == 3 and params.distance.max() == 2
+    with pytest.raises(JaxmasError, match="num_agents is 3; warehouse-map-v0 has room for 2"):
+        jaxmas.make("warehouse-map-v0", map=file, num_agents=3)
+
+
+def test_a_large_map_is_a_scenario() -> None:
+    """As many goals as are known, spread over the map, whatever its size."""
+    pickups = scattered(64, 64).pickups
+    params = jaxmas.make("warehouse-map-v0")[1]
+    assert len(params.pickups) <= MAP_GOALS and len(params.stations) <= MAP_GOALS < len(pickups)

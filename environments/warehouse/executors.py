@@ -10,8 +10,10 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmas.distributions import Categorical
+from jaxmas.environments.warehouse.grid import HEADINGS
+from jaxmas.environments.warehouse.motion import Motion, pose, towards
 from jaxmas.environments.warehouse.moves import occupants
-from jaxmas.environments.warehouse.observe import FARTHER, GOAL, PLACE, STATUS
+from jaxmas.environments.warehouse.observe import GOAL, PLACE, STATUS, farther, heading_of
 from jaxmas.environments.warehouse.params import WarehouseParams
 from jaxmas.registry import EXECUTORS
 from jaxmas.types import Observation
@@ -31,9 +33,8 @@ class GreedyExecutor:
     def apply(
         self, params: Any, carry: tuple, observation: Observation, mask: Bool[Array, "num_agents"], key: Any
     ) -> tuple[tuple, Categorical]:
-        """Return the moves that bring the robot nearest; without a goal it stays."""
-        farther = observation.features[:, FARTHER]
-        legal = jnp.where(observation.action_mask, farther, jnp.inf)
+        """Return the actions that bring the robot nearest; without a goal it stays."""
+        legal = jnp.where(observation.action_mask, farther(observation), jnp.inf)
         best = legal <= jnp.min(legal, axis=1, keepdims=True)
         goes = observation.features[:, STATUS][:, :1] > 0
         best = jnp.where(goes, best, jnp.arange(best.shape[1]) == 0)
@@ -47,7 +48,12 @@ class PIBTExecutor:
     Robots choose one after the other, who has waited longest for its goal first. One that wants a cell with a robot on
     it lends it its priority: that one has to make room first, and if it cannot, the next best cell is tried. It plans
     for all robots at once and knows the whole map, of which the parameters are the tables.
+
+    For turning robots it plans cells in the same way, turns included in how far the goal is; a robot that does not face
+    its cell turns towards it, and plans anew when it does. Who relied on that cell being left waits meanwhile.
     """
+
+    motion: Motion = "cardinal"
 
     def init(self, num_agents: int) -> tuple[Int[Array, "num_agents"], Int[Array, "num_agents"]]:
         """Return since when robots are on their way, and to where."""
@@ -57,28 +63,48 @@ class PIBTExecutor:
     def apply(
         self, params: WarehouseParams, carry: tuple, observation: Observation, mask: Bool[Array, "num_agents"], key: Any
     ) -> tuple[tuple, Categorical]:
-        """Return moves that no two robots hinder each other in."""
+        """Return moves that no two robots hinder each other in, but for the time that turning takes."""
         size, features = jnp.array(params.number.shape), observation.features
         cell, target = (_cell(features[:, part] * size, params) for part in (PLACE, GOAL))
         has_goal = features[:, STATUS][:, 0] > 0
         since, before = carry
         since = jnp.where(has_goal & (target == before), since + 1, 0)
-        farther = features[:, FARTHER]
         rank = observation.role * 2**20 + since
         order = jnp.argsort(-rank, stable=True)
         # Of cells that are as near, one without a robot is better.
         there = occupants(cell, len(params.place))
         busy = there[params.neighbours[cell]] >= 0
-        cost = jnp.where(has_goal[:, None], farther, jnp.arange(5) > 0) + 0.5 * busy.at[:, 0].set(False)
-        choices = jnp.argsort(jnp.where(observation.action_mask, cost, jnp.inf), axis=1, stable=True)
+        far, open_ = farther(observation), observation.action_mask
+        if self.motion == "turning":
+            far, open_ = _beside(cell, heading_of(observation), target, params)
+        cost = jnp.where(has_goal[:, None], far, jnp.arange(5) > 0) + 0.5 * busy.at[:, 0].set(False)
+        choices = jnp.argsort(jnp.where(open_, cost, jnp.inf), axis=1, stable=True)
         action = pibt(cell, there, order, choices, observation.acting, params.neighbours)
-        taken = jnp.arange(5) == action[:, None]
+        if self.motion == "turning":
+            action = towards(heading_of(observation), action)
+        taken = jnp.arange(observation.action_mask.shape[1]) == action[:, None]
         return (since, target), Categorical(logits=jnp.where(taken, 0.0, -SURE))
 
 
 def _cell(place: Float[Array, "num_agents 2"], params: WarehouseParams) -> Int[Array, "num_agents"]:
     row, column = jnp.round(place).astype(jnp.int32).T
     return params.number[row, column]
+
+
+def _beside(
+    cell: Int[Array, "num_agents"],
+    heading: Int[Array, "num_agents"],
+    target: Int[Array, "num_agents"],
+    params: WarehouseParams,
+) -> tuple[Float[Array, "num_agents 5"], Bool[Array, "num_agents 5"]]:
+    """Return how much farther a turning robot's goal is by way of each cell beside, and which of these there are."""
+    goals = jnp.arange(len(params.goal_cell))
+    goal = jnp.zeros(len(params.place), jnp.int32).at[params.goal_cell].set(goals)[target]
+    sides = jnp.broadcast_to(jnp.arange(HEADINGS), (len(cell), HEADINGS))
+    faces, beside = jnp.concatenate([heading[:, None], sides], axis=1), params.neighbours[cell]
+    turns = jnp.abs((faces - heading[:, None] + 2) % HEADINGS - 2)
+    left = params.distance[goal[:, None], pose(beside, faces)].astype(jnp.float32) + turns
+    return left - left[:, :1], (beside != cell[:, None]).at[:, 0].set(True)
 
 
 def pibt(
@@ -175,6 +201,8 @@ EXECUTORS.add(
     "warehouse",
 )
 EXECUTORS.add(
-    "pibt", lambda env, params: (PIBTExecutor(), params), "priority inheritance with backtracking, for all at once",
+    "pibt",
+    lambda env, params: (PIBTExecutor(env.motion), params),
+    "priority inheritance with backtracking, for all at once",
     "warehouse",
-)  # fmt: skip
+)

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxmas.environments.noise import hashed, uniform
+from jaxmas.environments.warehouse.grid import HEADINGS
+from jaxmas.environments.warehouse.motion import Headings, leads, pose
 from jaxmas.environments.warehouse.orders import Orders, carriers, next_goal
 from jaxmas.environments.warehouse.params import MARGIN, WORD, WarehouseParams
 from jaxmas.types import Observation, TeamObservation
@@ -22,10 +24,22 @@ HEARD = 8
 """Messages that a robot takes in: those from the nearest."""
 FAR = 16.0
 """The unit of distances in features."""
-PLACE, GOAL, STATUS, FARTHER, LEGAL = (slice(*ends) for ends in ((0, 2), (2, 4), (4, 7), (9, 14), (14, 19)))
+PLACE, GOAL, STATUS, ACTIONS = slice(0, 2), slice(2, 4), slice(4, 7), 9
 """Columns of what a robot sees: its row and column as shares of the map's, those of its goal (its own without one),
-whether it has a goal, carries goods, and stands still; how much farther the goal is after each move; which are legal.
-Column 7 is how long it has waited, 8 how far the goal is; then come window and messages."""
+whether it has a goal, carries goods, and stands still. Column 7 is how long it has waited, 8 how far the goal is. From
+``ACTIONS`` on stand how much farther the goal is after each action, which are legal, and where the robot faces if it
+has a heading; then come window and messages."""
+
+
+def farther(seen: Observation) -> Float[Array, "num_agents actions"]:
+    """Return how much farther the goal is after each action."""
+    return seen.features[:, ACTIONS : ACTIONS + seen.action_mask.shape[1]]
+
+
+def heading_of(seen: Observation) -> Int[Array, "num_agents"]:
+    """Return where turning robots face."""
+    first = ACTIONS + 2 * seen.action_mask.shape[1]
+    return jnp.argmax(seen.features[:, first : first + HEADINGS], axis=1).astype(jnp.int32)
 
 
 def occupied(cell: Int[Array, "num_agents"], params: WarehouseParams) -> UInt32[Array, "padded_rows words"]:
@@ -103,12 +117,12 @@ def nearest(
 
 
 def ways(
-    cell: Int[Array, "num_agents"], goal: Int[Array, "num_agents"], params: WarehouseParams
-) -> tuple[Float[Array, "num_agents"], Float[Array, "num_agents 5"]]:
-    """Return how far the goal is, and how much farther it is after each move; without a goal all is zero."""
+    cell: Int[Array, "num_agents"], heading: Headings, goal: Int[Array, "num_agents"], params: WarehouseParams
+) -> tuple[Float[Array, "num_agents"], Float[Array, "num_agents actions"]]:
+    """Return how far the goal is, and how much farther it is after each action; without a goal all is zero."""
     here = jnp.maximum(goal, 0)
-    # One look-up: staying is the first move.
-    left = params.distance[here[:, None], params.neighbours[cell]].astype(jnp.float32)
+    # One look-up: staying is the first action.
+    left = params.distance[here[:, None], pose(*leads(cell, heading, params.neighbours))].astype(jnp.float32)
     some = (goal >= 0)[:, None]
     return jnp.where(some[:, 0], left[:, 0], 0), jnp.where(some, left - left[:, :1], 0)
 
@@ -117,12 +131,14 @@ def observation(env, state, params: WarehouseParams) -> Observation:
     """Return what every robot sees."""
     cell, goal = state.cell, next_goal(state.orders, state.task)
     robots, place, shape = occupied(cell, params), params.place[cell], jnp.array(params.number.shape)
-    far, farther = ways(cell, goal, params)
+    far, change = ways(cell, state.heading, goal, params)
     target = params.place[jnp.where(goal >= 0, params.goal_cell[jnp.maximum(goal, 0)], cell)]
     carries, legal = carriers(state.orders, state.task), env.legal(state, params)
     status = jnp.stack([goal >= 0, carries, state.stopped > 0], axis=1)
     waits, far = jnp.minimum(state.waits, 8) / 8, jnp.minimum(far, 4 * FAR) / FAR
-    own = [place / shape, target / shape, status, waits[:, None], far[:, None], farther, legal]
+    own = [place / shape, target / shape, status, waits[:, None], far[:, None], change, legal]
+    if state.heading is not None:
+        own.append(state.heading[:, None] == jnp.arange(HEADINGS))
     window = squares(jnp.stack([strips(words, place, WINDOW) for words in (params.walls, robots)], axis=1))
     towards = jnp.clip(target - place, -FAR, FAR) / FAR
     says = jnp.concatenate([towards, status[:, 1:], (state.role == 1)[:, None]], axis=1)
@@ -147,9 +163,14 @@ def messages(
 
 
 def ahead(orders: Orders, params: WarehouseParams) -> Float[Array, "orders"]:
-    """Return how far it is from the next stop of each order along all others to its last."""
+    """Return how far it is from the next stop of each order along all others to its last.
+
+    At every stop turning robots are taken to face the way that they go.
+    """
     here, there = orders.stops[:, :-1], orders.stops[:, 1:]
-    leg = params.distance[jnp.maximum(there, 0), params.goal_cell[jnp.maximum(here, 0)]].astype(jnp.float32)
+    headings = params.distance.shape[1] // len(params.place)
+    poses = headings * params.goal_cell[jnp.maximum(here, 0)][:, :, None] + jnp.arange(headings)
+    leg = jnp.min(params.distance[jnp.maximum(there, 0)[:, :, None], poses], axis=2).astype(jnp.float32)
     left = (there >= 0) & (jnp.arange(here.shape[1]) >= orders.reached[:, None])
     return jnp.sum(jnp.where(left, leg, 0), axis=1)
 
@@ -165,7 +186,7 @@ def team_observation(env, state, params: WarehouseParams) -> TeamObservation:
     tokens = jnp.concatenate([*where, jnp.stack([orders.owner >= 0, age, length], axis=1)], axis=1)
     carries = carriers(orders, state.task)
     robots = jnp.stack([state.task >= 0, carries, state.stopped > 0], axis=1)
-    far = params.distance[goal, state.cell[:, None]].astype(jnp.float32)
+    far = params.distance[goal, pose(state.cell, state.heading)[:, None]].astype(jnp.float32)
     return TeamObservation(
         task_tokens=tokens.astype(jnp.float32),
         task_mask=orders.owner < 0,

@@ -57,6 +57,8 @@ def read_problem(file: Path) -> Problem:
     refuse(len(set(first)) < team, f"{file}: two robots start on one cell")
     longest = max(len(stops) for stops in tasks)
     padded = [[*stops, *[-1] * (longest - len(stops))] for stops in tasks]
+    apart = len(set(grid.part[[*first, *(cell for stops in tasks for cell in stops)]])) > 1
+    refuse(apart, f"{file}: some robot has no way to some task; on {grid.name} all have to be in one part")
     revealed = float(said.get("numTasksReveal", 1))
     refuse(revealed <= 0, f"{file}: numTasksReveal is {revealed}; it has to be above 0")
     return Problem(grid, np.array(first), np.array(padded), revealed, _delays(file, said.get("delayConfig")))

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import ndtri
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from jaxmas.environments.noise import below, hashed, uniform
-from jaxmas.environments.warehouse.grid import MOVES
+from jaxmas.environments.warehouse.motion import ACTIONS, Headings, Motion, facing, leads, legal
 from jaxmas.environments.warehouse.moves import occupants, resolve
 from jaxmas.environments.warehouse.observe import observation, team_observation, ways
 from jaxmas.environments.warehouse.orders import Orders, assigned, next_goal, opened, served
@@ -39,6 +40,7 @@ class Totals:
     waited: Float[Array, ""]
     """Sum of these times."""
     moves: Int[Array, ""]
+    """Those of turning robots, and of all that follows, are moves and turns."""
     blocked: Int[Array, ""]
     """Moves that were wanted and not made."""
     shortest: Float[Array, ""]
@@ -54,6 +56,7 @@ class WarehouseState:
     noise: UInt32[Array, ""]
     """Of stops and lost messages."""
     cell: Int[Array, "num_agents"]
+    heading: Headings
     there: Int[Array, "cells"]
     """Who is on every cell; -1 is nobody."""
     orders: Orders
@@ -81,6 +84,7 @@ class Warehouse(Environment):
     """Open at any time."""
     cells: int = 305
     """Free cells of the floor."""
+    motion: Motion = "cardinal"
     horizon: int = 256
     coordination_interval: int = 8
     global_feature_names: ClassVar[tuple[str, ...]] = ("time", "carrying", "with an order", "waiting")
@@ -97,8 +101,8 @@ class Warehouse(Environment):
 
     @property
     def num_actions(self) -> int:
-        """Return the number of actions: to stay, or to go north, east, south or west."""
-        return len(MOVES)
+        """Return the number of actions, of which the first is to stay."""
+        return len(ACTIONS[self.motion])
 
     def reset(self, key: PRNGKeyArray, params: WarehouseParams) -> tuple[WarehouseState, TeamObservation]:
         """Place the robots and draw the first orders."""
@@ -109,6 +113,7 @@ class Warehouse(Environment):
             seed=seed,
             noise=noise,
             cell=cell,
+            heading=facing(self.motion, self.num_agents),
             there=occupants(cell, self.cells),
             orders=opened(seed, self.num_orders, params),
             task=nobody - 1,
@@ -133,7 +138,7 @@ class Warehouse(Environment):
         over = self.is_over(state)
         task = jnp.where(over, state.task, assigned(state.orders, state.task, plan.task))
         role = jnp.where(over, state.role, plan.role)
-        far, _ = ways(state.cell, next_goal(state.orders, task), params)
+        far, _ = ways(state.cell, state.heading, next_goal(state.orders, task), params)
         way = jnp.where(task == state.task, state.way, far)
         state = dataclasses.replace(state, task=task, role=role, way=way)
         return state, observation(self, state, params)
@@ -143,21 +148,17 @@ class Warehouse(Environment):
     ) -> tuple[WarehouseState, TimeStep]:
         """Let everyone move who may, take up and deliver orders, and open new ones."""
         over = self.is_over(state)
-        moves = jnp.where((state.stopped > 0) | over, 0, actions)
-        target = jnp.take_along_axis(params.neighbours[state.cell], moves[:, None], axis=1)[:, 0]
-        wants = target != state.cell
-        rank = state.role * 2**10 + jnp.minimum(state.waits, 2**10 - 1)
-        goes = resolve(state.cell, target, rank, state.there, params.neighbours, state.step)
-        cell = jnp.where(goes, target, state.cell)
+        cell, heading, wants, goes = _moved(state, jnp.where((state.stopped > 0) | over, 0, actions), params)
         goal = next_goal(state.orders, state.task)
         arrived = (goal >= 0) & (cell == params.goal_cell[jnp.maximum(goal, 0)]) & ~over
         step = state.step + ~over
         orders, task, delivered = served(state.orders, state.task, arrived, step, state.seed, params)
-        far, _ = ways(cell, next_goal(orders, task), params)
+        far, _ = ways(cell, heading, next_goal(orders, task), params)
         totals = _add_up(self, state, delivered, arrived, wants, goes, step)
         state = dataclasses.replace(
             state,
             cell=cell,
+            heading=heading,
             there=occupants(cell, self.cells),
             orders=orders,
             task=task,
@@ -193,8 +194,7 @@ class Warehouse(Environment):
 
     def legal(self, state: WarehouseState, params: WarehouseParams) -> Bool[Array, "num_agents actions"]:
         """Return where nothing stands in the way; robots do not count."""
-        beside = params.neighbours[state.cell]
-        return (beside != state.cell[:, None]).at[:, 0].set(True)
+        return legal(state.cell, state.heading, params.neighbours)
 
 
 def _starts(seed: UInt32[Array, ""], num_agents: int, params: WarehouseParams) -> Int[Array, "num_agents"]:
@@ -207,13 +207,39 @@ def _starts(seed: UInt32[Array, ""], num_agents: int, params: WarehouseParams) -
     return first + (hashed(seed, slots) % (last - first).astype(jnp.uint32)).astype(jnp.int32)
 
 
+def _moved(
+    state: WarehouseState, actions: Int[Array, "num_agents"], params: WarehouseParams
+) -> tuple[Int[Array, "num_agents"], Headings, Bool[Array, "num_agents"], Bool[Array, "num_agents"]]:
+    """Return where robots are after their actions, and who wanted to move or turn, and did."""
+    cells, headings = leads(state.cell, state.heading, params.neighbours)
+    target = jnp.take_along_axis(cells, actions[:, None], axis=1)[:, 0]
+    rank = state.role * 2**10 + jnp.minimum(state.waits, 2**10 - 1)
+    wants = target != state.cell
+    goes = resolve(state.cell, target, rank, state.there, params.neighbours, state.step)
+    cell = jnp.where(goes, target, state.cell)
+    if headings is None:
+        return cell, None, wants, goes
+    heading = jnp.take_along_axis(headings, actions[:, None], axis=1)[:, 0]
+    turned = heading != state.heading
+    return cell, heading, wants | turned, goes | turned
+
+
 def _stopped(state: WarehouseState, params: WarehouseParams) -> Int[Array, "num_agents"]:
     """Return for how long robots stand still after this step; some of those that do not, begin to."""
     word = hashed(state.noise, state.step, jnp.arange(len(state.cell)), 1)
-    span = (params.stop_longest - params.stop_shortest + 1).astype(jnp.uint32)
-    pause = params.stop_shortest + (hashed(word, 2) % span).astype(jnp.int32)
+    pause = _pause(hashed(word, 2), params)
     begins = (state.stopped == 0) & (uniform(word) < params.stop_chance)
     return jnp.where(begins, pause, jnp.maximum(state.stopped - 1, 0))
+
+
+def _pause(word: UInt32[Array, "*s"], params: WarehouseParams) -> Int[Array, "*s"]:
+    """Draw for how long robots stand still: all durations alike, or a rounded normal one, held within the range."""
+    shortest, longest = params.stop_shortest, params.stop_longest
+    if params.stop_gaussian is None:
+        return shortest + (word % (longest - shortest + 1).astype(jnp.uint32)).astype(jnp.int32)
+    mean, deviation = params.stop_gaussian * (longest - shortest)
+    drawn = shortest + mean + deviation * ndtri(uniform(word) + 2.0**-25)
+    return jnp.clip(jnp.round(drawn), shortest, longest).astype(jnp.int32)
 
 
 def _add_up(env: Warehouse, state: WarehouseState, delivered, arrived, wants, goes, step) -> Totals:

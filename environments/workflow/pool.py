@@ -232,7 +232,7 @@ def _number(row: _Row, column: str, field: str) -> float:
 
 SCENARIOS.add(
     "workflow-pool-v0",
-    Scenario("workflow-pool-v0", make_pool, 16, "frozen-90"),
+    Scenario("workflow-pool-v0", make_pool, 16, "frozen-90", files=("pool",)),
     "the mixed world with five real language models as its tiers; --pool FILE takes others",
     "workflow",
 )
