@@ -1,7 +1,7 @@
 """Draw a warehouse: floor, robots with their goals, where it is crowded, and what has been delivered so far.
 
 ``read`` takes from a state what a frame shows; everything below it only draws. Colours are Okabe and Ito's; who carries
-goods is filled, who seeks is hollow.
+goods is filled, who seeks is hollow; a short line shows where a robot that turns faces.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmas.environments.warehouse.grid import MOVES
 from jaxmas.render import Before, Story
 
 INK, GREY, SHELF, GROUND = "#222222", "#767676", "#C9CDD2", "#FBFBFA"
@@ -26,6 +27,8 @@ class Scene:
     free: np.ndarray
     stations: np.ndarray
     robots: np.ndarray
+    facing: np.ndarray
+    """Change of row and column to where each robot that turns faces; no rows where none turns."""
     goals: np.ndarray
     """Where each robot is going; its own place without an order."""
     sent: np.ndarray
@@ -60,6 +63,7 @@ def read(env: Any, params: Any, state: Any, before: Before | None) -> Scene:
         free=number >= 0,
         stations=place[np.asarray(params.goal_cell)[np.asarray(params.stations)]],
         robots=place[cell],
+        facing=np.zeros((0, 2)) if state.heading is None else np.array(MOVES)[1 + np.asarray(state.heading)],
         goals=np.where(sent[:, None], place[following[np.maximum(task, 0)]], place[cell]),
         sent=sent,
         carries=sent & (orders[np.maximum(task, 0)] == np.arange(len(cell))),
@@ -109,6 +113,9 @@ def _floor(axes: Any, scene: Scene) -> None:
         row, column = scene.robots[which].T
         face = colour if filled else "white"
         axes.scatter(column, row, s=(0.66 * unit) ** 2, color=face, edgecolor=colour, linewidth=1.5, zorder=3)
+    if len(scene.facing):
+        (row, column), (down, right) = scene.robots.T, 0.45 * scene.facing.T
+        axes.plot([column, column + right], [row, row + down], color=INK, linewidth=1.2, zorder=3)
     row, column = scene.robots[scene.stopped].T
     axes.scatter(column, row, s=(0.4 * unit) ** 2, marker="x", color=INK, linewidth=1.4, zorder=4)
 
