@@ -33,10 +33,12 @@ from jaxmas.render import Before, Story, renderer_of, story_png
 from jaxmas.rollout import Policies, begin, play_query
 
 
-def corridor(starts: tuple[int, ...], listed: list[list[int]], cells: int = 6, **numbers: Any) -> WarehouseParams:
+def corridor(
+    starts: tuple[int, ...], listed: list[list[int]], cells: int = 6, rows: int = 1, **numbers: Any
+) -> WarehouseParams:
     """Return a corridor of cells in a row, every one of which is a goal; nobody stops, no message is lost."""
-    every = np.arange(cells)
-    grid = Grid("corridor", np.ones((1, cells), bool), every, every)
+    every = np.arange(rows * cells)
+    grid = Grid("corridor", np.ones((rows, cells), bool), every, every)
     f = {"stop_chance": 0.0, "message_loss": 0.0, "delivery": 1.0} | numbers
     return WarehouseParams(
         **tables(grid, every),
@@ -256,6 +258,29 @@ def test_pibt_brings_every_robot_to_its_goal(robots: int, steps: int) -> None:
     for seed in range(4):
         home, met = brought_home(jax.random.key(seed), robots, steps)
         assert bool(home) and int(met) == 0
+
+
+def test_greedy_robots_that_face_each_other_come_apart() -> None:
+    """In a corridor of two rows each has to pass the other; both would wait for ever if they did not give way."""
+    params = corridor((0, 5), [[5, 4], [0, 1]], rows=2)
+    env = Warehouse(2, 2, 12, horizon=64, coordination_interval=64)
+    executor, weights = jaxmas.load_executor("greedy", env, params)
+    plan = dataclasses.replace(env.plan_space.empty(), task=jnp.array([0, 1], jnp.int32))
+
+    @jax.jit
+    def met(key):
+        state, seen = env.coordinate(key, env.reset(key, params)[0], plan, params)
+
+        def step(carry, key):
+            state, seen = carry
+            law = executor.apply(weights, (), seen, seen.acting, key)[1]
+            state, timestep = env.step(key, state, law.sample(seed=key), params)
+            return (state, timestep.observation), timestep.agent_reward
+
+        return jax.lax.scan(step, (state, seen), jax.random.split(key, 64))[1].sum(axis=0)
+
+    for seed in range(3):
+        assert (met(jax.random.key(seed)) >= 2).all(), "both have been at both stops"
 
 
 def test_pibt_on_many_floors_is_pibt_on_each() -> None:

@@ -13,7 +13,7 @@ from jaxmas.distributions import Categorical
 from jaxmas.environments.warehouse.grid import HEADINGS
 from jaxmas.environments.warehouse.motion import Motion, pose, towards
 from jaxmas.environments.warehouse.moves import occupants
-from jaxmas.environments.warehouse.observe import GOAL, PLACE, STATUS, farther, heading_of
+from jaxmas.environments.warehouse.observe import GOAL, PLACE, STATUS, WAITED, farther, heading_of
 from jaxmas.environments.warehouse.params import WarehouseParams
 from jaxmas.registry import EXECUTORS
 from jaxmas.types import Observation
@@ -24,7 +24,10 @@ SURE = 1e4
 
 @dataclasses.dataclass(frozen=True)
 class GreedyExecutor:
-    """Goes where the goal is nearer, whoever is there; one of two ways that are as good by chance."""
+    """Goes where the goal is nearer, whoever is there, one of two ways that are as good by chance.
+
+    Who was held up in the step before takes any action but to stay, so that two who face each other come apart.
+    """
 
     def init(self, num_agents: int) -> tuple:
         """Return the empty carry."""
@@ -34,10 +37,13 @@ class GreedyExecutor:
         self, params: Any, carry: tuple, observation: Observation, mask: Bool[Array, "num_agents"], key: Any
     ) -> tuple[tuple, Categorical]:
         """Return the actions that bring the robot nearest; without a goal it stays."""
-        legal = jnp.where(observation.action_mask, farther(observation), jnp.inf)
-        best = legal <= jnp.min(legal, axis=1, keepdims=True)
+        legal, stays = observation.action_mask, jnp.arange(observation.action_mask.shape[1]) == 0
+        far = jnp.where(legal, farther(observation), jnp.inf)
+        best = far <= jnp.min(far, axis=1, keepdims=True)
+        held_up = observation.features[:, WAITED] > 0
+        best = jnp.where(held_up[:, None] & (legal & ~stays).any(axis=1, keepdims=True), legal & ~stays, best)
         goes = observation.features[:, STATUS][:, :1] > 0
-        best = jnp.where(goes, best, jnp.arange(best.shape[1]) == 0)
+        best = jnp.where(goes, best, stays)
         return carry, Categorical(logits=jnp.where(best, 0.0, -SURE))
 
 
@@ -197,7 +203,7 @@ def _turns_of_many(size: int, batched: list[bool], *inputs: Array) -> tuple[Arra
 EXECUTORS.add(
     "greedy",
     lambda env, params: (GreedyExecutor(), None),
-    "the shortest way to the goal, whoever is on it",
+    "the shortest way to the goal; any other step where it is held up",
     "warehouse",
 )
 EXECUTORS.add(

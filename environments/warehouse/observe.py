@@ -24,11 +24,11 @@ HEARD = 8
 """Messages that a robot takes in: those from the nearest."""
 FAR = 16.0
 """The unit of distances in features."""
-PLACE, GOAL, STATUS, ACTIONS = slice(0, 2), slice(2, 4), slice(4, 7), 9
+PLACE, GOAL, STATUS, WAITED, ACTIONS = slice(0, 2), slice(2, 4), slice(4, 7), 7, 9
 """Columns of what a robot sees: its row and column as shares of the map's, those of its goal (its own without one),
-whether it has a goal, carries goods, and stands still. Column 7 is how long it has waited, 8 how far the goal is. From
-``ACTIONS`` on stand how much farther the goal is after each action, which are legal, and where the robot faces if it
-has a heading; then come window and messages."""
+whether it has a goal, carries goods, and stands still, how long it has been held up. Column 8 is how far the goal is.
+From ``ACTIONS`` on stand how much farther the goal is after each action, which are legal, and where the robot faces if
+it has a heading; then come window and messages."""
 
 
 def farther(seen: Observation) -> Float[Array, "num_agents actions"]:
