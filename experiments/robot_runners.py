@@ -64,13 +64,21 @@ def rows(settings: Settings) -> Iterator[dict[str, Any]]:
         env: Any = world.env
         world = dataclasses.replace(world, env=dataclasses.replace(env, horizon=settings.steps))
         described = setting.describe(world) | {"problem": problem.stem}
-        for executor in settings.executors:
-            taken = jaxmas.load_executor(executor, world.env, world.params)
-            for strategy in settings.strategies or STRATEGIES.names("warehouse"):
-                played = play(World(world.env, world.params, *taken), policy_of(f"strategy:{strategy}", world), keys)
-                found = evaluation.summarise(played)
-                row = described | {"strategy": strategy, "executor": executor, "sees": SEES[executor]}
-                yield row | {name: found[name].to_json() for name in METRICS}
+        for row in pairs(world, settings.strategies, settings.executors, METRICS, keys):
+            yield described | row
+
+
+def pairs(
+    world: World, strategies: tuple[str, ...], executors: tuple[str, ...], metrics: tuple[str, ...], keys: Any
+) -> Iterator[dict[str, Any]]:
+    """Yield what came of each pair of strategy, all of them where none is named, and executor."""
+    for executor in executors:
+        taken = jaxmas.load_executor(executor, world.env, world.params)
+        for strategy in strategies or STRATEGIES.names("warehouse"):
+            played = play(World(world.env, world.params, *taken), policy_of(f"strategy:{strategy}", world), keys)
+            found = evaluation.summarise(played)
+            row = {"strategy": strategy, "executor": executor, "sees": SEES[executor]}
+            yield row | {name: found[name].to_json() for name in metrics}
 
 
 HEADER = (

@@ -271,13 +271,13 @@ def test_greedy_robots_that_face_each_other_come_apart() -> None:
     def met(key):
         state, seen = env.coordinate(key, env.reset(key, params)[0], plan, params)
 
-        def step(carry, key):
-            state, seen = carry
-            law = executor.apply(weights, (), seen, seen.acting, key)[1]
+        def step(episode, key):
+            state, seen, carry = episode
+            carry, law = executor.apply(weights, carry, seen, seen.acting, key)
             state, timestep = env.step(key, state, law.sample(seed=key), params)
-            return (state, timestep.observation), timestep.agent_reward
+            return (state, timestep.observation, carry), timestep.agent_reward
 
-        return jax.lax.scan(step, (state, seen), jax.random.split(key, 64))[1].sum(axis=0)
+        return jax.lax.scan(step, (state, seen, executor.init(2)), jax.random.split(key, 64))[1].sum(axis=0)
 
     for seed in range(3):
         assert (met(jax.random.key(seed)) >= 2).all(), "both have been at both stops"

@@ -22,29 +22,37 @@ SURE = 1e4
 """The logit of the action that is taken."""
 
 
+WANDERS: dict[Motion, int] = {"cardinal": 1, "turning": 3}
+"""Steps for which a greedy robot goes anywhere once it was held up: those that turn need more to get away."""
+
+
 @dataclasses.dataclass(frozen=True)
 class GreedyExecutor:
     """Goes where the goal is nearer, whoever is there, one of two ways that are as good by chance.
 
-    Who was held up in the step before takes any action but to stay, so that two who face each other come apart.
+    Who was held up in the step before takes any actions but to stay for a while, so that two who face each other come
+    apart.
     """
 
-    def init(self, num_agents: int) -> tuple:
-        """Return the empty carry."""
-        return ()
+    wanders: int = WANDERS["cardinal"]
+
+    def init(self, num_agents: int) -> Int[Array, "num_agents"]:
+        """Return for how many steps more robots go anywhere."""
+        return jnp.zeros(num_agents, jnp.int32)
 
     def apply(
-        self, params: Any, carry: tuple, observation: Observation, mask: Bool[Array, "num_agents"], key: Any
-    ) -> tuple[tuple, Categorical]:
+        self, params: Any, carry: Any, observation: Observation, mask: Bool[Array, "num_agents"], key: Any
+    ) -> tuple[Any, Categorical]:
         """Return the actions that bring the robot nearest; without a goal it stays."""
         legal, stays = observation.action_mask, jnp.arange(observation.action_mask.shape[1]) == 0
         far = jnp.where(legal, farther(observation), jnp.inf)
         best = far <= jnp.min(far, axis=1, keepdims=True)
         held_up = observation.features[:, WAITED] > 0
-        best = jnp.where(held_up[:, None] & (legal & ~stays).any(axis=1, keepdims=True), legal & ~stays, best)
+        left = jnp.where(held_up, self.wanders, jnp.maximum(carry - 1, 0))
+        anywhere = legal & ~stays
+        best = jnp.where((left > 0)[:, None] & anywhere.any(axis=1, keepdims=True), anywhere, best)
         goes = observation.features[:, STATUS][:, :1] > 0
-        best = jnp.where(goes, best, stays)
-        return carry, Categorical(logits=jnp.where(best, 0.0, -SURE))
+        return left, Categorical(logits=jnp.where(jnp.where(goes, best, stays), 0.0, -SURE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +210,7 @@ def _turns_of_many(size: int, batched: list[bool], *inputs: Array) -> tuple[Arra
 
 EXECUTORS.add(
     "greedy",
-    lambda env, params: (GreedyExecutor(), None),
+    lambda env, params: (GreedyExecutor(WANDERS[env.motion]), None),
     "the shortest way to the goal; any other step where it is held up",
     "warehouse",
 )

@@ -1,0 +1,90 @@
+"""Warehouse floors: ``python -m jaxmas.experiments.floors``.
+
+Every strategy plans with every scripted executor on the small, the medium and the large floor, all on the same test
+queries. Writes ``floors.json`` and ``.md``.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from jaxmas import evaluation
+from jaxmas.checkpoints import atomic_write_json, atomic_write_text
+from jaxmas.experiments.compare import Setting
+from jaxmas.experiments.robot_runners import SEES, pairs
+from jaxmas.runs import provenance
+
+METRICS = ("throughput", "reward", "success", "blocked", "service")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is played, and how often."""
+
+    scenarios: tuple[str, ...] = ("warehouse-small-v0", "warehouse-medium-v0", "warehouse-large-v0")
+    queries: int = 32
+    """Test queries of each pair of strategy and executor."""
+    strategies: tuple[str, ...] = ()
+    """All by default."""
+    executors: tuple[str, ...] = tuple(SEES)
+    out: Path = Path(__file__).resolve().parent / "results"
+
+
+def main(settings: Settings) -> dict[str, Any]:
+    """Play every pair on every floor; the tables are written after each of them."""
+    result: dict[str, Any] = {"queries": settings.queries, "rows": [], "provenance": provenance()}
+    keys = evaluation.query_keys("test", settings.queries)
+    for scenario in settings.scenarios:
+        setting = Setting(scenario)
+        world = setting.build()
+        for row in pairs(world, settings.strategies, settings.executors, METRICS, keys):
+            result["rows"].append(setting.describe(world) | row)
+            print(line(row), flush=True)
+            atomic_write_json(settings.out / "floors.json", result)
+            atomic_write_text(settings.out / "floors.md", "\n".join(page(result)))
+    return result
+
+
+def page(result: dict[str, Any]) -> list[str]:
+    """Return the page with a table per floor, most orders first."""
+    where = result["provenance"]
+    lines = [
+        "# Warehouse floors",
+        "",
+        "Orders delivered per step by all robots together, means and 95 % intervals (bootstrap) over",
+        f"{result['queries']} test queries, the same for all. Every strategy sees all open orders, all robots and how",
+        "far they are apart; of executors `greedy` sees a window of 7 × 7 cells and how far its goal is, `pibt` the",
+        "whole map and all robots. A step is useful if it brought a robot nearer to a stop that it reached.",
+        "",
+        f"`python -m jaxmas.experiments.floors`, commit {where['commit']}, {where['device']}.",
+    ]
+    for scenario in dict.fromkeys(row["scenario"] for row in result["rows"]):
+        own = [row for row in result["rows"] if row["scenario"] == scenario]
+        lines += ["", f"## {scenario}, {own[0]['num_agents']} robots", ""]
+        lines += [
+            "| strategy | executor | orders per step | orders per robot | useful steps | moves refused | service |"
+        ]
+        lines += ["|---|---|---|---|---|---|---|"]
+        lines += map(line, sorted(own, key=lambda row: -row["throughput"]["mean"]))
+    return [*lines, ""]
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return one row of a table."""
+    (low, high), mean = row["throughput"]["ci95"], row["throughput"]["mean"]
+    cells = (
+        f"`{row['strategy']}`",
+        f"`{row['executor']}`",
+        f"{mean:.3f} [{low:.3f}, {high:.3f}]",
+        f"{row['reward']['mean']:.2f}",
+        f"{row['success']['mean']:.0%}",
+        f"{row['blocked']['mean']:.0%}",
+        f"{row['service']['mean']:.0f}",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
