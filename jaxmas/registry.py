@@ -85,12 +85,11 @@ class Scenario:
         for name in set(given) - set(self.files):
             takers = [entry.name for entry in SCENARIOS if name in entry.value.files]
             refuse(bool(takers), f"{self.name} takes no {name}; {' and '.join(takers)} does")
-        if num_agents is not None or not set(self.files) & set(given):
-            given["num_agents"] = self.num_agents if num_agents is None else num_agents
-        count = given.get("num_agents", 1)
+        count = self.num_agents if num_agents is None else num_agents
         refuse(count < 1, f"{self.name}: num_agents is {count}; it has to be at least 1")
+        left_to_file = num_agents is None and set(self.files) & set(given)
         try:
-            return self.make(**given)
+            return self.make(*() if left_to_file else (count,), **given)
         except TypeError as error:
             raise JaxmasError(f"{self.name}: {error}") from error
 
