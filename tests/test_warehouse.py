@@ -176,6 +176,56 @@ def test_nobody_ever_meets(executor: str, floor: str) -> None:
         assert final["throughput"] < 0.05
 
 
+MILLIONS = 10
+"""Agent-steps, over all floors and executors."""
+FLOORS = tuple(f"warehouse-{floor}-v0" for floor in ("small", "medium", "large", "map", "problem"))
+
+
+@functools.partial(jax.jit, static_argnames=("env", "policies", "executor"))
+def meetings(env, params, policies, executor: str, weights, keys):
+    """Return how often two robots were on one cell or changed places in an episode of each key."""
+    policies = dataclasses.replace(policies, executor_params=weights)
+
+    def step(carry, key):
+        state, seen, memory = carry
+        draw_key, step_key = jax.random.split(key)
+        memory, law = policies.executor.apply(weights, memory, seen, seen.acting, key)
+        chosen = jax.random.randint(draw_key, seen.acting.shape, 0, env.num_actions)
+        action = chosen if executor == "random" else law.sample(seed=draw_key)
+        after, timestep = env.step(step_key, state, action, params)
+        old, new = state.cell, after.cell
+        other = occupants(old, env.cells)[new]
+        swaps = (new != old) & (other >= 0) & (new[jnp.maximum(other, 0)] == old)
+        shared = jnp.bincount(new, length=env.cells) > 1
+        return (after, timestep.observation, memory), jnp.sum(swaps) + jnp.sum(shared)
+
+    def interval(carry, key):
+        state, memory = carry
+        state, seen = _planned(env, params, policies, state, key)
+        keys = jax.random.split(key, env.coordination_interval)
+        (state, _, memory), met = jax.lax.scan(step, (state, seen, memory), keys)
+        return (state, memory), jnp.sum(met)
+
+    def episode(key):
+        start = env.reset(key, params)[0], policies.executor.init(env.num_agents)
+        return jnp.sum(
+            jax.lax.scan(interval, start, jax.random.split(key, env.horizon // env.coordination_interval))[1]
+        )
+
+    return jnp.sum(jax.vmap(episode)(keys))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLOORS)
+@pytest.mark.parametrize("executor", ["random", "greedy", "pibt"])
+def test_nobody_meets_in_ten_million_agent_steps(executor: str, name: str) -> None:
+    env, params = jaxmas.make(name)
+    policy, weights = jaxmas.load_executor("greedy" if executor == "random" else executor, env, params)
+    policies = Policies(TemplatePolicy(env, (0, 0)), None, policy, None)
+    episodes = -(-MILLIONS * 10**6 // (3 * len(FLOORS) * env.num_agents * env.horizon))
+    assert int(meetings(env, params, policies, executor, weights, query_keys("test", episodes))) == 0
+
+
 def test_what_robots_see() -> None:
     """Window, neighbours and ways of the first episode's last state, by slow references."""
     params, state, observation, _ = played("pibt")
