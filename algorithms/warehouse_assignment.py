@@ -26,8 +26,9 @@ Distances = Float[Array, "num_agents orders"]
 Tasks = Int[Array, "num_agents"]
 NEVER = 2.0**16
 """Stands for an infinite distance: more than any sum of true ones, and sums with it are exact in sixteenths."""
-TIES, LAST = 2**12, np.uint32(2**32 - 1)
-"""Pairs of equal distance that can be told apart, and the rank of those that are not to be had."""
+TIES, FARTHEST, LAST = 2**12, 2**20 - 2, np.uint32(2**32 - 1)
+"""Pairs of equal distance that can be told apart, the distance beyond which all are alike, and the rank of pairs that
+are not to be had, which is above all others."""
 
 
 def nearest_first(far: Distances, team: TeamObservation) -> Tasks:
@@ -40,7 +41,8 @@ def nearest_first(far: Distances, team: TeamObservation) -> Tasks:
     number = jnp.arange(orders, dtype=jnp.uint32)
     apart = (jnp.arange(agents, dtype=jnp.uint32)[:, None] + number) % TIES
     known = jnp.isfinite(far)
-    rank = jnp.where(known, jnp.where(known, 256 * far, 0).astype(jnp.uint32) * TIES + apart, LAST)
+    sixteenths = jnp.minimum(256 * far, FARTHEST).astype(jnp.uint32)
+    rank = jnp.where(known, sixteenths * TIES + apart, LAST)
 
     def match(carry):
         task, taken, _ = carry

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxmas
-from jaxmas.environments.warehouse.executors import PIBTExecutor, pibt
+from jaxmas.environments.warehouse.executors import PIBTExecutor
 from jaxmas.environments.warehouse.grid import EAST, STAY, WEST, Grid, distances, generated
 from jaxmas.environments.warehouse.moves import occupants, resolve
 from jaxmas.environments.warehouse.observe import (
@@ -25,6 +25,7 @@ from jaxmas.environments.warehouse.observe import (
     strips,
 )
 from jaxmas.environments.warehouse.params import WarehouseParams, tables
+from jaxmas.environments.warehouse.pibt import pibt
 from jaxmas.environments.warehouse.scenarios import floor
 from jaxmas.environments.warehouse.warehouse import Warehouse
 from jaxmas.evaluation import query_keys
