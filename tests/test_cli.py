@@ -18,8 +18,10 @@ import pytest
 
 import jaxmas
 from jaxmas import cli
-from jaxmas.catalog import SCENARIOS
-from jaxmas.cli import COMMANDS, main
+from jaxmas.benchmark import team_strategy
+from jaxmas.catalog import EXECUTORS, SCENARIOS, STRATEGIES
+from jaxmas.cli import COMMANDS, Bench, main
+from jaxmas.experiments.compare import Setting
 from jaxmas.progress import progress
 from jaxmas.registry import Scenario
 
@@ -106,6 +108,14 @@ def test_evaluation_follows_its_seed(capsys: pytest.CaptureFixture[str]) -> None
 
 
 MAP = "type octile\nheight 4\nwidth 5\nmap\n.....\n.@.@.\n.....\n.@@..\n"
+
+
+@pytest.mark.parametrize("name", SCENARIOS.names())
+def test_bench_needs_no_options(name: str) -> None:
+    """Whoever plans and works by default is of the scenario's family."""
+    env, _ = jaxmas.make(name)
+    assert team_strategy(name, env) in STRATEGIES.names(env.family)
+    assert Setting(name, None, None, Bench(scenario=name).executor).executor_name in EXECUTORS.names(env.family)
 
 
 def test_scenarios_made_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
