@@ -92,7 +92,7 @@ def test_the_first_to_come_takes_up_an_order() -> None:
     state = given(env, env.reset(jax.random.key(0), params)[0], [0, 0], params)
     state, timestep = moved(env, state, [EAST, WEST], params)
     assert state.orders.owner.tolist() == [1] and state.task.tolist() == [-1, 0]
-    assert timestep.agent_reward.tolist() == [0, 1]
+    assert timestep.agent_reward.tolist() == [1 / 16, 1 + 1 / 16], "both came a move nearer, one arrived"
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -116,6 +116,14 @@ def nearest(
     return jnp.where(known, there[params.number[row, column]], -1), away
 
 
+def distance(
+    cell: Int[Array, "num_agents"], heading: Headings, goal: Int[Array, "num_agents"], params: WarehouseParams
+) -> Float[Array, "num_agents"]:
+    """Return how far the goal is; 0 without one."""
+    left = params.distance[jnp.maximum(goal, 0), pose(cell, heading)].astype(jnp.float32)
+    return jnp.where(goal >= 0, left, 0)
+
+
 def ways(
     cell: Int[Array, "num_agents"], heading: Headings, goal: Int[Array, "num_agents"], params: WarehouseParams
 ) -> tuple[Float[Array, "num_agents"], Float[Array, "num_agents actions"]]:

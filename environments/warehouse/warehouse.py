@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 from jaxmas.environments.noise import below, hashed, uniform
 from jaxmas.environments.warehouse.motion import ACTIONS, Headings, Motion, facing, leads, legal
 from jaxmas.environments.warehouse.moves import occupants, resolve
-from jaxmas.environments.warehouse.observe import observation, team_observation, ways
+from jaxmas.environments.warehouse.observe import FAR, distance, observation, team_observation
 from jaxmas.environments.warehouse.orders import Orders, assigned, next_goal, opened, served
 from jaxmas.environments.warehouse.params import WarehouseParams
 from jaxmas.errors import refuse
@@ -138,7 +138,7 @@ class Warehouse(Environment):
         over = self.is_over(state)
         task = jnp.where(over, state.task, assigned(state.orders, state.task, plan.task))
         role = jnp.where(over, state.role, plan.role)
-        far, _ = ways(state.cell, state.heading, next_goal(state.orders, task), params)
+        far = distance(state.cell, state.heading, next_goal(state.orders, task), params)
         way = jnp.where(task == state.task, state.way, far)
         state = dataclasses.replace(state, task=task, role=role, way=way)
         return state, observation(self, state, params)
@@ -153,7 +153,8 @@ class Warehouse(Environment):
         arrived = (goal >= 0) & (cell == params.goal_cell[jnp.maximum(goal, 0)]) & ~over
         step = state.step + ~over
         orders, task, delivered = served(state.orders, state.task, arrived, step, state.seed, params)
-        far, _ = ways(cell, heading, next_goal(orders, task), params)
+        far = distance(cell, heading, next_goal(orders, task), params)
+        nearer = distance(state.cell, state.heading, goal, params) - distance(cell, heading, goal, params)
         totals = _add_up(self, state, delivered, arrived, wants, goes, step)
         state = dataclasses.replace(
             state,
@@ -173,7 +174,7 @@ class Warehouse(Environment):
         timestep = TimeStep(
             observation=observation(self, state, params),
             reward=earned,
-            agent_reward=arrived.astype(jnp.float32),
+            agent_reward=arrived + nearer / FAR,
             terminated=ended,
             truncated=jnp.array(False),
             metrics=_metrics(self, state),
