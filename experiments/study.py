@@ -81,6 +81,13 @@ class Study:
     """What is kept of every test query, besides its success."""
     notes: Callable[[LoadedPolicy, World], dict[str, Any]] | None = None
     """What else is kept of a trained policy."""
+    module: str = ""
+    """What runs it, within ``jaxmas.experiments``; the study's name by default."""
+
+    @property
+    def program(self) -> str:
+        """Return how the command that runs it begins."""
+        return f"python -m jaxmas.experiments.{self.module or self.name}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +185,9 @@ def run_seed(run: Path, part: Part, made: System, config: Any, world: World, set
 def rounded(outcomes: evaluation.Outcomes, names: tuple[str, ...]) -> dict[str, list[float]]:
     """Return what the tables need of every test query."""
     rows = {name: np.round(outcomes[name].astype(float), 4).tolist() for name in names}
-    return {"success": outcomes["success"].astype(int).tolist(), **rows}
+    success = np.round(outcomes["success"].astype(float), 4)
+    whole = np.all(success == success.astype(int))
+    return {"success": success.astype(int if whole else float).tolist(), **rows}
 
 
 def record_of(name: str, system: str, settings: Settings) -> Path:
@@ -319,6 +328,6 @@ def run_study(settings: Settings, write: Callable[[str, Part, Any], None]) -> No
 def command_line(kind: type[Settings], run: Callable[[Any], None], description: str | None) -> None:
     """Run a study from the command line; what a user can mend is one line."""
     try:
-        run(tyro.cli(kind, prog=f"python -m jaxmas.experiments.{kind.study.name}", description=description))
+        run(tyro.cli(kind, prog=kind.study.program, description=description))
     except JaxmasError as error:
         raise SystemExit(f"error: {error}") from None

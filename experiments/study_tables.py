@@ -28,9 +28,7 @@ def row_of(
         "per_seed": values_of(record, "success").mean(axis=1).round(4).tolist(),
         "environment_steps": float(np.mean([sum_of(log, "steps") for log in logs])),
         "seconds": float(np.mean([sum(line["seconds"] for line in log) for log in logs])),
-        "made_by": sorted(
-            {f"{made['commit']} on {made['device']}" for made in (run["provenance"] for run in record["runs"])}
-        ),
+        "made_by": made_by(record),
         "curves": curves(logs),
     }
     against = part.systems[system].reference or part.reference
@@ -40,6 +38,12 @@ def row_of(
         row["lift"] = lift(values_of(record, "success"), values_of(reference, "success"))
         row["reward_lift"] = paired_difference(values_of(record, "reward"), values_of(reference, "reward")).to_json()
     return row
+
+
+def made_by(record: Mapping[str, Any]) -> list[str]:
+    """Return the commits and devices that a system's runs were made with."""
+    made = [run["provenance"] for run in record["runs"]]
+    return sorted({f"{one['commit']} on {one['device']}" for one in made})
 
 
 def lift(success: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
@@ -80,11 +84,11 @@ def curves(logs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[float 
 
 def command(settings: Settings, name: str) -> str:
     """Return the command line that runs a part."""
-    words = ["python", "-m", f"jaxmas.experiments.{settings.study.name}", *(["--small"] if settings.small else [name])]
+    words = ["--small"] if settings.small else [name]
     for field in ("seeds", "plays", "test"):
         value = getattr(settings, field)
-        words += [] if value == getattr(Settings, field) else [f"--{field}", str(value)]
-    return shlex.join(words)
+        words += [] if value == getattr(type(settings), field) else [f"--{field}", str(value)]
+    return f"{settings.study.program} {shlex.join(words)}"
 
 
 def cell(row: Mapping[str, Any]) -> str:
