@@ -51,7 +51,7 @@ class MetaAgentXConfig:
     freeze: Literal["hard", "soft"] = "hard"
     """Stagewise: the side that has not its turn stands still, or learns at ``soft_rate`` of its learning rate."""
     soft_rate: float = 0.1
-    space: Literal["script", "script-free", "template", "slots"] = "script"
+    space: Literal["script", "script-free", "template", "slots", "pairs"] = "script"
     """How the designer expresses a plan."""
     plans_by: str = ""
     """Executor-only: who plans instead of the designer: ``strategy:NAME`` or the directory of a run."""
@@ -71,6 +71,8 @@ class MetaAgentXConfig:
     spread of the batch, so that queries on which all plays agree are not blown up."""
     agent_weight: float = 0.5
     """Share of an agent's own reward in what executors learn from; the rest is the team's."""
+    agent_discount: float = 0.0
+    """How much an agent's own later rewards count for a decision, per step; 0 is its own reward at that step alone."""
     invalid_reward: float = -1.0
     designer_rate: float = 3e-3
     executor_rate: float = 3e-3
@@ -110,7 +112,7 @@ class MetaAgentXConfig:
         check(("sequence", "executor_width", "executor_layers", "warm_queries"), 1)
         check(("soft_rate", "designer_rate", "executor_rate", "designer_entropy", "executor_entropy", "kl", "clip"), 0)
         check(("max_gradient", "warm_start"), 0)
-        check(("discount", "agent_weight"), 0, 1)
+        check(("discount", "agent_weight", "agent_discount"), 0, 1)
         refuse(not math.isfinite(self.invalid_reward), "metaagent-x: invalid_reward has to be a finite number")
         refuse(self.warm_temperature <= 0, "metaagent-x: warm_temperature has to be above 0")
         refuse(

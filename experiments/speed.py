@@ -18,11 +18,18 @@ from jaxmas.headroom import World
 from jaxmas.runs import provenance, starting_policies
 
 CASES = (
-    ("workflow-mixed-v0", 16),
-    ("workflow-crowd-v0", 64),
-    ("workflow-crowd-v0", 256),
-    ("workflow-crowd-v0", 1024),
+    ("workflow-mixed-v0", 16, FROZEN),
+    ("workflow-crowd-v0", 64, FROZEN),
+    ("workflow-crowd-v0", 256, FROZEN),
+    ("workflow-crowd-v0", 1024, FROZEN),
+    ("warehouse-small-v0", 32, "greedy"),
+    ("warehouse-medium-v0", 128, "greedy"),
+    ("warehouse-large-v0", 512, "greedy"),
+    ("warehouse-large-v0", 1024, "greedy"),
+    ("warehouse-medium-v0", 128, "frozen-ippo"),
+    ("warehouse-medium-v0", 128, "pibt"),
 )
+"""Scenario, number of agents, executor."""
 TRAINING: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ippo", {}),
     ("ippo", {"network": "gru"}),
@@ -46,10 +53,10 @@ class Settings:
 def main(settings: Settings) -> dict[str, Any]:
     """Measure every case and write the tables."""
     rows = []
-    for scenario, num_agents in CASES:
-        world = world_of(scenario, num_agents)
+    for scenario, num_agents, executor in CASES:
+        world = world_of(scenario, num_agents, executor)
         timing = BenchSettings(num_envs=default_envs(num_agents), repeats=settings.repeats)
-        rows.append(measure(scenario, world, None, timing))
+        rows.append({**measure(scenario, world, None, timing), "executor": executor})
         print(line(rows[-1]), flush=True)
     training = []
     for name, changes in TRAINING:
@@ -65,16 +72,16 @@ def main(settings: Settings) -> dict[str, Any]:
     return result
 
 
-def world_of(scenario: str, num_agents: int | None) -> World:
-    """Return a scenario with the frozen executors that all measurements use."""
+def world_of(scenario: str, num_agents: int | None, executor: str = FROZEN) -> World:
+    """Return a scenario with its executor."""
     env, params = jaxmas.make(scenario, num_agents=num_agents)
-    return World(env, params, *jaxmas.load_executor(FROZEN, env, params))
+    return World(env, params, *jaxmas.load_executor(executor, env, params))
 
 
 HEADER = (
     "| scenario | agents | subtasks | environments | agent-steps per CPU-second | µs per agent-step | "
-    "compile, CPU-s | live | acting (slots) | strategy |",
-    "|---|---|---|---|---|---|---|---|---|---|",
+    "compile, CPU-s | live | acting (slots) | strategy | executor |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -92,6 +99,7 @@ def line(row: dict[str, Any]) -> str:
         f"{row['live_share']:.0%}",
         f"{row['acting_agents_share']:.0%}",
         row["strategy"],
+        row["executor"],
     )
     return "| " + " | ".join(map(str, cells)) + " |"
 

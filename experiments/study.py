@@ -155,9 +155,8 @@ def run_seed(run: Path, part: Part, made: System, config: Any, world: World, set
         before = read_record(run)
         then = [getattr(before, field) for field in ("scenario", "num_agents", "coordination_interval")]
         then += [getattr(before, field) for field in ("algorithm", "executor", "params", "config")]
-        settings_now = json.loads(json.dumps(dataclasses.asdict(config)))
         now = [part.scenario, world.env.num_agents, world.env.coordination_interval]
-        now += [made.algorithm, made.executor, part.params, settings_now]
+        now += [made.algorithm, made.executor, part.params, plain(config)]
         refuse(
             then != now, f"{run} was trained in another world or with other settings; move it away, or change --runs"
         )
@@ -201,6 +200,9 @@ def kept(name: str, part: Part, system: str, settings: Settings) -> dict[str, An
     if not file.exists():
         return None
     record = json.loads(gzip.decompress(file.read_bytes()))
+    algorithm = record["system"]["algorithm"]
+    # Settings that came later stood at their defaults.
+    record["system"]["settings"] = plain(ALGORITHMS[algorithm]()) | record["system"]["settings"]
     wanted = {**sizes(part, settings), "system": described(part.systems[system])}
     if any(record[key] != value for key, value in wanted.items()):
         return None
@@ -214,11 +216,16 @@ def sizes(part: Part, settings: Settings) -> dict[str, Any]:
 
 def described(made: System) -> dict[str, Any]:
     """Return all settings of a system, the algorithm's defaults included: with others it is another system."""
-    settings = dataclasses.asdict(ALGORITHMS[made.algorithm](**made.settings))
+    settings = plain(ALGORITHMS[made.algorithm](**made.settings))
     trained = {"algorithm": made.algorithm, "executor": made.executor, "times_the_plays": made.times_the_plays}
     if made.coordination_interval is not None:
         trained["coordination_interval"] = made.coordination_interval
-    return json.loads(json.dumps({**trained, "settings": settings}))
+    return {**trained, "settings": settings}
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return an algorithm's settings as JSON keeps them."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def summary(record: Mapping[str, Any]) -> str:

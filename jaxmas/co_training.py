@@ -17,7 +17,7 @@ from jaxmas.decisions import Decisions, at_rows, mean_over, score
 from jaxmas.design_policies import LearnedPolicy
 from jaxmas.executors import Trainable
 from jaxmas.groups import score_designs
-from jaxmas.learning import descend, falling_adam, linear, surrogate_loss
+from jaxmas.learning import descend, discounted_sums, falling_adam, linear, surrogate_loss
 from jaxmas.rollout import MetaStep
 
 
@@ -110,11 +110,12 @@ def learn_executor(
     optimiser: optax.GradientTransformation,
     pace: Any,
 ) -> tuple[Any, Any, dict[str, Array]]:
-    """Follow the clipped surrogate: every decision has its execution's advantage, mixed with its own reward."""
+    """Follow the clipped surrogate: every decision has its execution's advantage, mixed with its agent's own reward."""
     rows = decisions.rows
     mean = functools.partial(mean_over, rows)
     of_team = advantage.reshape(-1)[rows.episode]
-    own = at_rows(rows, decisions.rewards.agent.reshape(-1, *decisions.rewards.agent.shape[-2:]))
+    rewards = decisions.rewards.agent.reshape(-1, *decisions.rewards.agent.shape[-2:])
+    own = at_rows(rows, discounted_sums(rewards, config.agent_discount) if config.agent_discount else rewards)
     own = own - mean(own)
     own = own / (jnp.sqrt(mean(own**2)) + 1e-6)
     mixed = (1 - config.agent_weight) * of_team + config.agent_weight * own

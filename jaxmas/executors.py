@@ -5,6 +5,9 @@ plays, they have ``unroll``, which looks back at rows of remembered steps, and `
 """
 
 import dataclasses
+import functools
+import json
+from importlib import resources
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -12,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from jaxmas.checkpoints import load_params
 from jaxmas.distributions import Categorical
 from jaxmas.errors import JaxmasError
 from jaxmas.networks import MLP
@@ -200,6 +204,15 @@ def build(
     """Return a network to train; with ``roles`` one for each of them. ``layers`` are those of a feed-forward one."""
     base = GRUExecutor(outputs, width) if network == "gru" else MLPExecutor(outputs, (width,) * layers)
     return PerRole(base, roles) if roles else base
+
+
+@functools.cache
+def read_frozen(name: str) -> tuple[Any, dict[str, Any]]:
+    """Return the weights and metadata of a network that ships with the package, checked against its SHA-256."""
+    folder = resources.files("jaxmas") / "data"
+    checksums = json.loads((folder / "executors.json").read_text())
+    with resources.as_file(folder / f"{name}.npz") as path:
+        return load_params(path, checksums[name]["sha256"])
 
 
 def starting_params(executor: Trainable, start: Executor, params: Any, key: PRNGKeyArray, features: int) -> Any:

@@ -23,7 +23,7 @@ from jaxmas.errors import JaxmasError
 from jaxmas.registry import ALGORITHMS, DESIGN_SPACES, EXECUTORS, SCENARIOS, STRATEGIES
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = ("docs/protocol.md", "docs/workflow.md", "docs/training.md", "docs/designers.md")
+DOCS = tuple(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS)
 WITH_CODE = ("README.md", "CONTRIBUTING.md")
 
@@ -171,6 +171,8 @@ def test_readme_gives_the_accuracies_of_the_executors() -> None:
     measured = json.loads((ROOT / "jaxmas" / "data" / "executors.json").read_text())
     rows = table("README.md", "executor")
     for name, values in measured.items():
+        if not name.startswith("workflow"):
+            continue
         cells = rows[f"frozen-{name.rsplit('-', 1)[1]}"]
         wanted = [values["single_matched"], *values["by_number_of_parents"]]
         assert [float(cell) for cell in cells[1:]] == pytest.approx(wanted, abs=5.1e-4)

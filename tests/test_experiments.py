@@ -171,6 +171,17 @@ def test_a_finished_system_is_not_run_again(toy: tuple[Part, Settings]) -> None:
     assert run.kept("toy", other, "a", settings) is None
 
 
+def test_a_setting_that_came_later_stood_at_its_default(toy: tuple[Part, Settings]) -> None:
+    part, settings = toy
+    file = run.record_of("toy", "a", settings)
+    record = json.loads(gzip.decompress(file.read_bytes()))
+    del record["system"]["settings"]["trace"]
+    atomic_write(file, gzip.compress(json.dumps(record).encode()))
+    assert run.kept("toy", part, "a", settings) is not None
+    other = dataclasses.replace(part, systems={"a": System("meta-skill", {"trace": 0.5}, "act")})
+    assert run.kept("toy", other, "a", settings) is None
+
+
 def test_more_seeds_add_to_a_finished_system(toy: tuple[Part, Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     part, settings = toy
     known = run.kept("toy", part, "b, c", settings)

@@ -243,3 +243,18 @@ def test_frozen_executors_learn_on(algorithm: str) -> None:
 
     assert right(state) == pytest.approx(0.60, abs=0.01)
     assert right(run_updates(config, env, params, start, state, config.updates)[0]) > 0.90
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", KINDS)
+def test_robots_learn_to_give_way(algorithm: str) -> None:
+    """From scratch, seeing a window, they soon deliver more than greedy ones, which see the same: 0.4 per step."""
+    env, params = jaxmas.make("warehouse-small-v0")
+    config = KINDS[algorithm](
+        updates=80, queries=8, capacity=1024, plans_by="strategy:nearest-first", agent_weight=1.0, discount=0.97
+    )
+    start = starting_policies(config, "untrained", env, params)
+    _, logs = run_updates(
+        config, env, params, start, first_state(config, env, params, jax.random.key(0), start), config.updates
+    )
+    assert logs["throughput"][:5].mean() < 0.15 and logs["throughput"][-5:].mean() > 0.5

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -432,6 +433,16 @@ def test_freeze_writes_what_scores_and_strategies_read(freezing, monkeypatch) ->
     moved = [name for name, rows in freeze.TUNABLE.items() if anchors.tuned_row(name, env, params) != rows[0]]
     assert len(moved) > 3  # tuned, not left at their defaults
     assert anchors.tuned_row("chain", jaxmas.make("workflow-pool-v0")[0]) is None
+
+
+def test_where_nothing_is_tuned_the_strongest_strategy_is_the_anchor(freezing, monkeypatch) -> None:
+    found = {"first-come": 0.3, "hungarian": 0.7, "random": 0.9}
+    policies = [SimpleNamespace(name=name) for name in found]
+    monkeypatch.setattr(freeze, "strategies_of", lambda world: policies)
+    monkeypatch.setattr(freeze, "play", lambda world, policy, keys: {"reward": np.array([found[policy.name]])})
+    (anchor,) = freezing(("warehouse-small-v0",), seed=0).values()
+    assert anchor["strategy"]["name"] == "hungarian" and anchor["strategy"]["mean"] == pytest.approx(0.6)
+    assert anchor["random"]["mean"] == pytest.approx(0.1) and not anchor["tuned"]
 
 
 def test_freezing_one_more_scenario_leaves_the_others_as_they_are(freezing) -> None:

@@ -1,4 +1,4 @@
-"""Executors of ``warehouse``: the greedy one, which sees its window only, and PIBT, which plans for all at once."""
+"""Executors of ``warehouse``: two that see their window only, greedy and learned, and PIBT, which plans for all."""
 
 import dataclasses
 from typing import Any
@@ -13,6 +13,7 @@ from jaxmas.environments.warehouse.moves import occupants
 from jaxmas.environments.warehouse.observe import GOAL, PLACE, STATUS, WAITED, farther, heading_of
 from jaxmas.environments.warehouse.params import WarehouseParams
 from jaxmas.environments.warehouse.pibt import pibt
+from jaxmas.executors import MLPExecutor, read_frozen
 from jaxmas.registry import EXECUTORS
 from jaxmas.types import Observation
 
@@ -117,12 +118,23 @@ def _beside(
     return left - left[:, :1], (beside != cell[:, None]).at[:, 0].set(True)
 
 
+def frozen_name(motion: Motion) -> str:
+    """Return the name of the file that keeps the learned network of a motion."""
+    return f"warehouse-v0-ippo-{motion}"
+
+
+def _frozen(env: Any, params: Any) -> tuple[MLPExecutor, Any]:
+    weights, metadata = read_frozen(frozen_name(env.motion))
+    return MLPExecutor(env.num_actions, tuple(metadata["hidden"])), weights
+
+
 EXECUTORS.add(
     "greedy",
     lambda env, params: (GreedyExecutor(WANDERS[env.motion]), None),
     "the shortest way to the goal; any other step where it is held up",
     "warehouse",
 )
+EXECUTORS.add("frozen-ippo", _frozen, "network trained by IPPO on its window, never trained again", "warehouse")
 EXECUTORS.add(
     "pibt",
     lambda env, params: (PIBTExecutor(env.motion), params),

@@ -1,15 +1,12 @@
 """The executors of ``workflow``: the exact rule, and the frozen networks that ship with the package."""
 
 import functools
-import json
-from importlib import resources
 from typing import Any
 
-from jaxmas.checkpoints import load_params
 from jaxmas.environments.workflow.observe import feature_size
 from jaxmas.environments.workflow.scripted import ScriptedExecutor
 from jaxmas.errors import JaxmasError
-from jaxmas.executors import MLPExecutor
+from jaxmas.executors import MLPExecutor, read_frozen
 from jaxmas.registry import EXECUTORS
 
 FROZEN_LEVELS = (60, 75, 90, 98)
@@ -24,7 +21,7 @@ def frozen_name(level: int) -> str:
 
 def load_frozen(level: int, env: Any, params: Any) -> tuple[MLPExecutor, Any]:
     """Return a frozen executor; its file is checked against the recorded SHA-256."""
-    weights, metadata = _read_frozen(level)
+    weights, metadata = read_frozen(frozen_name(level))
     size = feature_size(params.mismatch.shape[1])
     if metadata["features"] != size:
         raise JaxmasError(
@@ -32,14 +29,6 @@ def load_frozen(level: int, env: Any, params: Any) -> tuple[MLPExecutor, Any]:
             "train one for it with python -m jaxmas.experiments.frozen_executors"
         )
     return MLPExecutor(env.num_actions, tuple(metadata["hidden"])), weights
-
-
-@functools.cache
-def _read_frozen(level: int) -> tuple[Any, dict[str, Any]]:
-    folder = resources.files("jaxmas") / "data"
-    checksums = json.loads((folder / "executors.json").read_text())
-    with resources.as_file(folder / f"{frozen_name(level)}.npz") as path:
-        return load_params(path, checksums[frozen_name(level)]["sha256"])
 
 
 def _scripted(error: float, env: Any, params: Any) -> tuple[ScriptedExecutor, Any]:

@@ -15,7 +15,11 @@ from jaxmas.headroom import World
 from jaxmas.runs import provenance
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-SEES = {"greedy": "a window of 7 × 7 cells, how far the goal is", "pibt": "the whole map, all robots"}
+SEES = {
+    "greedy": "a window of 7 × 7 cells, how far the goal is",
+    "frozen-ippo": "a window of 7 × 7 cells, how far the goal is, messages",
+    "pibt": "the whole map, all robots",
+}
 """What executors may see. Every strategy sees all open orders, all robots and the distances between them."""
 METRICS = ("orders", "throughput", "success", "blocked", "service")
 
