@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -119,12 +120,14 @@ def browser(profile: Path) -> Iterator[Browser]:
     """Start a browser with a profile of its own; it ends with the block."""
     assert CHROMIUM is not None
     (inward, to), (back, outward) = os.pipe(), os.pipe()
-    # The browser reads from 3 and writes to 4.
-    words = ["sh", "-c", f'exec "$@" 3<&{inward} 4>&{outward}', "sh", CHROMIUM, *OPTIONS, f"--user-data-dir={profile}"]
+    # The browser reads from 3 and writes to 4, so its ends may be neither.
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (inward, outward)]
+    begin = f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}'
+    words = ["bash", "-c", begin, "-", CHROMIUM, *OPTIONS, f"--user-data-dir={profile}"]
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(words, pass_fds=(inward, outward), stdin=quiet, stdout=quiet, stderr=quiet)
-    os.close(inward)
-    os.close(outward)
+    process = subprocess.Popen(words, pass_fds=ends, stdin=quiet, stdout=quiet, stderr=quiet)
+    for end in (inward, outward, *ends):
+        os.close(end)
     try:
         yield Browser(to, back)
     finally:

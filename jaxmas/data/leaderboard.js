@@ -173,7 +173,7 @@ function chip(kind, children) {
     if (!state.kinds.delete(kind)) state.kinds.add(kind);
     render();
   };
-  return make("button", { type: "button", "aria-pressed": state.kinds.has(kind), "data-chip": kind, onclick: flip },
+  return make("button", { type: "button", "aria-pressed": String(state.kinds.has(kind)), "data-chip": kind, onclick: flip },
     ...children);
 }
 
@@ -271,7 +271,7 @@ function cell(row, at, { key, label }, range) {
 }
 
 function nameParts(row, at) {
-  const button = make("button", { type: "button", "data-row": at, "aria-expanded": state.open.has(at),
+  const button = make("button", { type: "button", "data-row": at, "aria-expanded": String(state.open.has(at)),
     "aria-controls": state.open.has(at) && `detail-${at}`, onclick: () => toggle(at) }, row.name);
   const parts = [button];
   if (row.status === "verified") parts.push(" ", mark());
