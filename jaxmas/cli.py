@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Literal, Union
 
 import tyro
 
@@ -182,6 +182,20 @@ class Demo:
     """Print one JSON object instead."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """Make the leaderboard, one page that needs nothing but itself, from result files."""
+
+    action: Annotated[Literal["build"], tyro.conf.Positional]
+    """What to do: build writes the page."""
+    sources: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[FILE|DIR …]")] = ()
+    """Result files, and folders that are searched for them; the project's own by default."""
+    out: Path = Path("runs/leaderboard.html")
+    """Where the page goes."""
+    json: bool = False
+    """Print one JSON object instead."""
+
+
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "list": ("jaxmas list", "jaxmas list --json"),
     "train": (
@@ -214,6 +228,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "jaxmas bench workflow-mixed-v0 --train metaagent-x --algo.mode coupled",
     ),
     "demo": ("jaxmas demo", "jaxmas demo --seed 1 --out runs/demo-1"),
+    "leaderboard": (
+        "jaxmas leaderboard build",
+        "jaxmas leaderboard build my_result.json experiments/results/leaderboard --out leaderboard.html",
+    ),
 }
 
 
@@ -382,6 +400,16 @@ def run_demo(command: Demo) -> dict[str, Any]:
     return results | {"files": files}
 
 
+def run_leaderboard(command: Leaderboard) -> dict[str, Any]:
+    """Build the leaderboard's page."""
+    from jaxmas import leaderboard
+
+    refuse(command.out.is_dir(), f"{command.out} is a folder; choose a file for --out")
+    _check_out(command.out.parent)
+    with progress("building the leaderboard"):
+        return leaderboard.build(command.sources, command.out)
+
+
 def _setting(command: _World) -> Any:
     from jaxmas.experiments.compare import Setting
 
@@ -413,6 +441,7 @@ COMMANDS: dict[str, Command] = {
     "show": (Show, run_show),
     "bench": (Bench, run_bench),
     "demo": (Demo, run_demo),
+    "leaderboard": (Leaderboard, run_leaderboard),
 }
 
 

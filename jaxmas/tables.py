@@ -146,6 +146,12 @@ def _demo(console: Console, result: Mapping[str, Any]) -> None:
     console.print(f"{result['wall_seconds']['total']:.0f} s in all; report: {result['files']['report']}", markup=False)
 
 
+def _leaderboard(console: Console, result: Mapping[str, Any]) -> None:
+    rows = [(view, str(methods)) for view, methods in result["views"].items()]
+    _table(console, f"{result['results']} result files", ("setting", "methods"), rows)
+    console.print(f"page: {result['out']}", markup=False, soft_wrap=True)
+
+
 SHOW: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "list": _list,
     "train": _train,
@@ -155,4 +161,5 @@ SHOW: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "show": _show,
     "bench": _bench,
     "demo": _demo,
+    "leaderboard": _leaderboard,
 }

@@ -14,7 +14,7 @@ import jaxmas.environments
 ROOT = Path(__file__).resolve().parent.parent
 LINKED = ("environments", "algorithms", "experiments")
 FOLDERS = ("jaxmas", *LINKED)
-DATA_SUFFIXES = {".csv", ".npz", ".json", ".msgpack"}
+DATA_SUFFIXES = {".css", ".csv", ".html", ".js", ".json", ".msgpack", ".npz"}
 
 
 def files_on_disk(root: Path) -> set[str]:
