@@ -44,7 +44,7 @@ def read(path: Path) -> Result:
         raise JaxmasError(f"{path}: {error}") from error
 
 
-def write(path: Path, result: Result) -> None:
+def write(path: str | Path, result: Result) -> None:
     """Write a result file, in whole or not at all, if it is sound."""
     atomic_write_json(path, checked(result))
 

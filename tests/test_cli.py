@@ -314,6 +314,7 @@ def test_bad_training_leaves_nothing(name: str, capsys: pytest.CaptureFixture[st
         ("compare", PROBE),
         ("show", WORKFLOW, "--policy", "strategy:mesh"),
         ("demo",),
+        ("leaderboard", "build"),
     ],
     ids=lambda words: words[0],
 )

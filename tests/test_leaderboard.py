@@ -491,7 +491,7 @@ def test_two_rows_are_compared(opened: Browser, board: dict[str, Any]) -> None:
     assert float(texts(opened, "#odds")[0]) == pytest.approx(1 - chance, abs=0.006)
     choose(opened, "a", str(at["rule"]))
     choose(opened, "b", str(at["random"]))
-    assert texts(opened, "#odds") == [] and "no chance to tell" in texts(opened, "#verdict")[0]
+    assert texts(opened, "#odds") == [] and "no probability" in texts(opened, "#verdict")[0]
 
 
 @needs_chromium

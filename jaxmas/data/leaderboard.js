@@ -267,7 +267,7 @@ function cell(row, at, { key, label }, range) {
   const found = estimate(row, key);
   if (key === leading(state.view)) return make("td", { class: "c-lead" }, lead(row, found, range));
   if (!found) return make("td", { class: attributes.class });
-  return make("td", { ...attributes, title: interval(found) }, number(found[0], key === "active_agents" ? 1 : 3));
+  return make("td", { ...attributes, title: interval(found) }, key === "active_agents" ? number(found[0], 1) : short(found[0]));
 }
 
 function nameParts(row, at) {
@@ -468,7 +468,7 @@ function briefly(name) {
 
 /** Write the names of the front where they cover no sign and no other name. */
 function labels(line, shown, { x, y }, width) {
-  const taken = shown.map((point) => [x(point.cost) - 5, y(point.success) - 5, x(point.cost) + 5, y(point.success) + 5]);
+  const taken = shown.map((point) => [x(point.cost) - 6, y(point.success) - 9, x(point.cost) + 6, y(point.success) + 9]);
   const found = [];
   for (const point of [...line].reverse()) {
     const long = briefly(point.row.name);
@@ -551,7 +551,7 @@ function verdict(a, b, odds) {
     state.view.metric === "throughput" ? "delivers more" : "earns more";
   if (!odds) {
     const shared = !isOverall(state.view) || Object.keys(a.scores).some((scenario) => scenario in b.scores);
-    return [make("p", { class: "say" }, shared ? "Not both were trained more than once: there is no chance to tell."
+    return [make("p", { class: "say" }, shared ? "Both are single runs: there is no probability, only the difference of means."
       : "They were not played in the same scenario.")];
   }
   const rail = make("div", { class: "rail" }, make("i"),
