@@ -125,7 +125,7 @@ def row_of(result: Result, metric: str | None) -> dict[str, Any]:
 
 def triple(estimate: Mapping[str, Any] | None) -> list[float] | None:
     """Return mean, low and high of an estimate."""
-    return estimate and [estimate["mean"], *estimate["ci95"]]
+    return None if estimate is None else [estimate["mean"], *estimate["ci95"]]
 
 
 def anchors_of(rows: Sequence[Mapping[str, Any]]) -> list[float] | None:
