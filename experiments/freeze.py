@@ -23,8 +23,14 @@ from jaxmas.headroom import World
 from jaxmas.policies import RandomPolicy, TemplatePolicy
 from jaxmas.statistics import standard_error
 
-DEFAULT = ("workflow-mixed-v0", "workflow-roster-v0", "workflow-specialist-v0", "workflow-pool-v0", "workflow-crowd-v0")
-DEFAULT += ("workflow-narrow-v0",)
+DEFAULT = (
+    "workflow-mixed-v0",
+    "workflow-roster-v0",
+    "workflow-specialist-v0",
+    "workflow-pool-v0",
+    "workflow-crowd-v0",
+    "workflow-narrow-v0",
+)
 
 
 @dataclasses.dataclass(frozen=True)
