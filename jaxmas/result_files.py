@@ -226,7 +226,7 @@ SCHEMA = _object(
     ),
     provenance=_object(
         versions=_map(NAME, _or_null(_text(60)), 0, 30),
-        commit=_or_null(_text(200, r"[0-9a-z, -]+", "commits in hexadecimal, with a comma between them")),
+        commit=_or_null(_text(200, r"[\w., -]+", "commits as git names them, with a comma between them")),
         date=_or_null(_text(10, r"\d{4}-\d{2}-\d{2}", "a date as 2026-01-31")),
         device=_or_null(_text(120)),
     ),

@@ -3,7 +3,8 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const KINDS = { strategy: "strategies", learned: "learned", reference: "references", random: "random" };
 const COLUMNS = [
-  { key: "rank", label: "#", title: "rank by the mean; references have none, nor who was not played everywhere", up: true },
+  { key: "rank", label: "#",
+    title: "rank by the mean; references and who was not played everywhere have none", up: true },
   { key: "name", label: "method", up: true },
   { key: "kind", label: "kind", up: true },
   { key: "score", label: "score", title: "0 is random plans, 1 the best strategy that people wrote" },
@@ -173,8 +174,8 @@ function chip(kind, children) {
     if (!state.kinds.delete(kind)) state.kinds.add(kind);
     render();
   };
-  return make("button", { type: "button", "aria-pressed": String(state.kinds.has(kind)), "data-chip": kind, onclick: flip },
-    ...children);
+  const pressed = String(state.kinds.has(kind));
+  return make("button", { type: "button", "aria-pressed": pressed, "data-chip": kind, onclick: flip }, ...children);
 }
 
 const mark = () => make("span", { class: "mark", title: "verified: played again by the maintainers" }, "✓");
@@ -260,14 +261,18 @@ function cell(row, at, { key, label }, range) {
   const attributes = { class: classOf(key) };
   if (key === "rank") return make("td", attributes, row.rank === null ? "–" : String(row.rank));
   if (key === "name") return make("td", attributes, ...nameParts(row, at));
-  if (key === "kind") return make("td", attributes, make("span", { class: "kind", title: row.kind }, shapeOf(row.kind), make("span", {}, row.kind)));
+  if (key === "kind") {
+    const sign = [shapeOf(row.kind), make("span", {}, row.kind)];
+    return make("td", attributes, make("span", { class: "kind", title: row.kind }, ...sign));
+  }
   attributes["data-label"] = label;
   if (key === "scenarios") return make("td", attributes, `${value(row, key)} of ${state.view.scenarios.length}`);
   if (key === "runs") return make("td", attributes, String(row.runs));
   const found = estimate(row, key);
   if (key === leading(state.view)) return make("td", { class: "c-lead" }, lead(row, found, range));
   if (!found) return make("td", { class: attributes.class });
-  return make("td", { ...attributes, title: interval(found) }, key === "active_agents" ? number(found[0], 1) : short(found[0]));
+  const mean = key === "active_agents" ? number(found[0], 1) : short(found[0]);
+  return make("td", { ...attributes, title: interval(found) }, mean);
 }
 
 function nameParts(row, at) {
@@ -277,7 +282,8 @@ function nameParts(row, at) {
   if (row.status === "verified") parts.push(" ", mark());
   if (row.by !== "jaxmas") parts.push(" ", make("span", { class: "by" }, `by ${row.by}`));
   if (row.training && row.training.trains_executors) {
-    parts.push(" ", make("span", { class: "tag", title: "trains its executors as well: it has no score" }, "own executors"));
+    const title = "trains its executors as well: it has no score";
+    parts.push(" ", make("span", { class: "tag", title }, "own executors"));
   }
   return parts;
 }
@@ -303,8 +309,10 @@ function details(row, at) {
   const about = row.about && make("p", { class: "about" }, row.about[0].toUpperCase() + row.about.slice(1) + ".");
   const left = make("div", {}, facts(row));
   const right = make("div", {}, row.scores ? scoreFacts(row) : metricFacts(row));
-  const pick = (side) => make("button", { type: "button", onclick: () => choose(side, at) }, `Compare as ${side.toUpperCase()}`);
-  return [about || null, make("div", { class: "facts" }, left, right), make("div", { class: "acts" }, pick("a"), pick("b"))];
+  const pick = (side) =>
+    make("button", { type: "button", onclick: () => choose(side, at) }, `Compare as ${side.toUpperCase()}`);
+  const acts = make("div", { class: "acts" }, pick("a"), pick("b"));
+  return [about || null, make("div", { class: "facts" }, left, right), acts];
 }
 
 function list(pairs) {
@@ -325,7 +333,8 @@ function facts(row) {
     ["command", training && training.command && make("code", {}, training.command)],
     ["played", protocol && `${several(protocol.queries, "test query", "test queries")} of seed ${protocol.seed}`
       + (protocol.replicates > 1 ? `, ${protocol.replicates} times each` : "")],
-    ["parameters", !row.scores && state.view.setting.params], ["commit", provenance && provenance.commit], ["date", provenance && provenance.date],
+    ["parameters", !row.scores && state.view.setting.params], ["commit", provenance && provenance.commit],
+    ["date", provenance && provenance.date],
     ["device", provenance && provenance.device], ["versions", versions],
   ]);
 }
@@ -391,13 +400,15 @@ function ticks(low, high, count) {
 
 /** Return axes for the points: cost by its logarithm where it spans much. */
 function axes(shown, width, height) {
-  const costs = shown.flatMap(({ row }) => row.metrics.cost), successes = shown.flatMap(({ row }) => row.metrics.success);
+  const costs = shown.flatMap(({ row }) => row.metrics.cost);
+  const successes = shown.flatMap(({ row }) => row.metrics.success);
   const edge = { left: 40, right: 14, top: 14, bottom: 40 };
   const most = Math.max(...costs), least = Math.min(...costs), top = Math.min(Math.max(...successes) * 1.06, 1) || 1;
   const logarithmic = least > 0 && most / least > 8;
   const turn = logarithmic ? Math.log : (x) => x;
   const [from, to] = logarithmic ? [least * 0.9, most * 1.1] : [0, most * 1.04 || 1];
-  const x = (cost) => edge.left + (width - edge.left - edge.right) * ((turn(cost) - turn(from)) / (turn(to) - turn(from)));
+  const share = (cost) => (turn(cost) - turn(from)) / (turn(to) - turn(from));
+  const x = (cost) => edge.left + (width - edge.left - edge.right) * share(cost);
   const y = (success) => height - edge.bottom - (height - edge.top - edge.bottom) * (success / top);
   const decades = [0.01, 0.1, 1, 10, 100, 1000].flatMap((power) => [1, 2, 5].map((one) => one * power));
   const across = logarithmic ? decades.filter((cost) => cost >= from && cost <= to) : ticks(0, to, 5);
@@ -408,7 +419,8 @@ function renderPlot() {
   const { front, shown } = points();
   find("front").hidden = shown.length < 2;
   if (shown.length < 2) return;
-  const width = Math.max(find("plot").clientWidth, 260), height = Math.round(Math.min(Math.max(width * 0.85, 280), 400));
+  const width = Math.max(find("plot").clientWidth, 260);
+  const height = Math.round(Math.min(Math.max(width * 0.85, 280), 400));
   const scale = axes(shown, width, height);
   const picture = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label":
     "Success against cost; arrow keys go from point to point, from cheap to dear" }, ...frame(scale, width, height));
@@ -452,12 +464,18 @@ function errors({ row }, { x, y }) {
 function dot(point, { x, y }) {
   const { row, at } = point;
   const enter = () => light(at, true, [x(point.cost), y(point.success)]), leave = () => light(at, false);
-  return draw("path", { class: `point ${row.kind}${point.best ? " best" : ""}`, d: outline(row.kind, 4.6), "data-at": at,
+  return draw("path", {
+    class: `point ${row.kind}${point.best ? " best" : ""}`, d: outline(row.kind, 4.6), "data-at": at,
     transform: `translate(${x(point.cost).toFixed(1)} ${y(point.success).toFixed(1)})`, role: "button", tabindex: "-1",
     "data-cost": point.cost, "aria-label": `${row.name}: success ${short(point.success)}, cost ${short(point.cost)}`
       + (point.best ? ", on the front" : ""),
     onmouseenter: enter, onmouseleave: leave, onfocus: enter, onblur: leave, onclick: () => reveal(at),
-    onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); reveal(at); } } });
+    onkeydown: (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      reveal(at);
+    },
+  });
 }
 
 /** Return a long name without what it begins with: its algorithm. */
@@ -468,7 +486,7 @@ function briefly(name) {
 
 /** Write the names of the front where they cover no sign and no other name. */
 function labels(line, shown, { x, y }, width) {
-  const taken = shown.map((point) => [x(point.cost) - 6, y(point.success) - 9, x(point.cost) + 6, y(point.success) + 9]);
+  const taken = shown.map(({ cost, success }) => [x(cost) - 5, y(success) - 6, x(cost) + 5, y(success) + 6]);
   const found = [];
   for (const point of [...line].reverse()) {
     const long = briefly(point.row.name);
@@ -542,8 +560,8 @@ function renderCompare() {
   find("b").value = state.b;
   const [a, b] = [rows[state.a], rows[state.b]];
   const odds = chance(state.a, state.b);
-  const parts = a === b ? [make("p", { class: "say" }, "Choose two methods.")] : [...verdict(a, b, odds), differences(a, b)];
-  find("verdict").replaceChildren(...parts);
+  const parts = () => [...verdict(a, b, odds), differences(a, b)];
+  find("verdict").replaceChildren(...a === b ? [make("p", { class: "say" }, "Choose two methods.")] : parts());
 }
 
 function verdict(a, b, odds) {
@@ -551,15 +569,17 @@ function verdict(a, b, odds) {
     state.view.metric === "throughput" ? "delivers more" : "earns more";
   if (!odds) {
     const shared = !isOverall(state.view) || Object.keys(a.scores).some((scenario) => scenario in b.scores);
-    return [make("p", { class: "say" }, shared ? "Both are single runs: there is no probability, only the difference of means."
+    return [make("p", { class: "say" }, shared
+      ? "Both are single runs: there is no probability, only the difference of means."
       : "They were not played in the same scenario.")];
   }
   const rail = make("div", { class: "rail" }, make("i"),
     make("span", { style: { left: `${100 * odds[1]}%`, width: `${100 * (odds[2] - odds[1])}%` } }),
     make("em", { style: { left: `${100 * odds[0]}%` } }));
   const ends = make("div", { class: "ends" }, make("span", {}, "B is better"), make("span", {}, "A is better"));
-  const say = make("p", { class: "say" }, "A run of ", make("b", {}, a.name), ` ${what} than one of `, make("b", {}, b.name),
-    " with probability ", make("b", { id: "odds" }, number(odds[0], 2)), ` [${number(odds[1], 2)}, ${number(odds[2], 2)}].`);
+  const [mean, low, high] = odds.map((x) => number(x, 2));
+  const say = make("p", { class: "say" }, "A run of ", make("b", {}, a.name), ` ${what} than one of `,
+    make("b", {}, b.name), " with probability ", make("b", { id: "odds" }, mean), ` [${low}, ${high}].`);
   return [say, make("div", { class: "odds", "aria-hidden": "true" }, rail, ends)];
 }
 
@@ -578,10 +598,11 @@ function differences(a, b) {
 
 function renderSetting() {
   const view = state.view;
-  const counts = [...new Set(view.rows.map((row) => row.protocol && row.protocol.queries).filter(Boolean))].sort((p, q) => q - p);
+  const played = view.rows.map((row) => row.protocol && row.protocol.queries).filter(Boolean);
+  const counts = [...new Set(played)].sort((p, q) => q - p);
   find("setting").textContent = isOverall(view)
-    ? `Mean score over the scenarios that a method was played in: ${view.scenarios.join(", ")}. Ranked are those that were `
-      + "played in all of them: means over different scenarios do not compare."
+    ? `Mean score over the scenarios that a method was played in: ${view.scenarios.join(", ")}. Ranked are those that `
+      + "were played in all of them: means over different scenarios do not compare."
     : `${viewName(view)} · ${counts.map(whole).join(" or ")} test queries`
       + (view.scores ? "" : " · no scores, as no anchors are frozen for this setting");
 }
