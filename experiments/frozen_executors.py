@@ -28,6 +28,7 @@ from jaxmas.environments.workflow.scenarios import skill_tables
 from jaxmas.errors import refuse
 from jaxmas.executors import MLPExecutor
 from jaxmas.experiments.compare import Setting, play
+from jaxmas.experiments.warehouse.learning import WINDOW
 from jaxmas.runs import load_policy
 from jaxmas.training import train
 
@@ -95,10 +96,8 @@ def reinforced(settings: Settings) -> Made:
     for motion, scenario in FLOORS.items():
         world = Setting(scenario).build()
         queries = max(1, 512 // world.env.num_agents)
-        config = IPPOConfig(
-            plans_by="strategy:nearest-first", queries=queries, capacity=16_384 // queries, discount=0.97,
-            agent_weight=1.0, updates=settings.updates, width=HIDDEN[0], layers=len(HIDDEN),
-        )  # fmt: skip
+        sizes = {"queries": queries, "capacity": 16_384 // queries, "width": HIDDEN[0], "layers": len(HIDDEN)}
+        config = IPPOConfig(**{**WINDOW, **sizes}, updates=settings.updates)
         with tempfile.TemporaryDirectory() as folder:
             run = train(
                 scenario, "ippo", config, out=Path(folder) / "run", seed=settings.seed, executor="untrained",

@@ -26,11 +26,12 @@ from jaxmas.experiments.designers.measures import REPLAN
 from jaxmas.experiments.frozen_ceiling import systems as ceiling_systems
 from jaxmas.experiments.study import Part, System, estimate, values_of
 from jaxmas.experiments.study_tables import command, records_of
+from jaxmas.experiments.warehouse import learning as warehouse_learning
 from jaxmas.result_files import Result
 
 BY = "jaxmas"
 RESULTS = Path(__file__).resolve().parent / "results"
-STUDIES = (designer_systems, ceiling_systems)
+STUDIES = (designer_systems, ceiling_systems, warehouse_learning)
 EVERY = 10**6
 """More runs than any system has: all that are kept count."""
 AGAIN = f", every {REPLAN} steps"
@@ -41,12 +42,6 @@ REPLICATES = {"depth-3 rule": 2, "best three plans, the better by trial": 8, LOW
 """How often a test query was played for a reference's reward, plays that it was chosen on not counted."""
 UNKNOWN: dict[str, Any] = {"versions": {}, "commit": None, "date": None, "device": None}
 """The studies keep no provenance of strategies."""
-FLOORS = {
-    "warehouse-small-v0": "a64cacae20c8e5ad",
-    "warehouse-medium-v0": "c729ba6c11a26ca4",
-    "warehouse-large-v0": "20b148b2eb2b6c40",
-}
-"""Hashes of the numbers that the floors were played with; their table does not keep them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +211,7 @@ def floors(results: Path) -> Iterator[Result]:
     """Yield every strategy on the warehouse floors."""
     file = results / "warehouse_floors.json"
     for row in json.loads(file.read_text())["rows"] if file.exists() else []:
-        setting = setting_of(row["world"], FLOORS[row["world"]], row["num_agents"], executor=row["executor"])
+        setting = setting_of(row["world"], row["params"], row["num_agents"], executor=row["executor"])
         metrics = {metric: value for metric, value in row.items() if isinstance(value, dict)}
         made = {"commit": row["commit"], "date": date_of(row["commit"]), "device": row["device"]}
         yield of_means(setting, row["strategy"], metrics, {"queries": row["plays"]}, made=made)

@@ -25,9 +25,10 @@ from jaxmas.checkpoints import atomic_write, atomic_write_json
 from jaxmas.errors import JaxmasError, refuse
 from jaxmas.experiments import compare
 from jaxmas.headroom import World
-from jaxmas.runs import LoadedPolicy, load_policy, read_record
+from jaxmas.runs import LoadedPolicy, load_policy, plain, read_record, with_defaults
 from jaxmas.statistics import hierarchical_bootstrap
 from jaxmas.training import read_log, train
+from jaxmas.types import Environment
 
 FIRST_SEED = 100
 """Seeds below were used to choose settings."""
@@ -181,6 +182,16 @@ def run_seed(run: Path, part: Part, made: System, config: Any, world: World, set
     return {"seed": seed, "provenance": read_record(run).provenance, "log": read_log(run / "log.jsonl"), **played}
 
 
+def planning_in(env: Environment, policy: LoadedPolicy) -> LoadedPolicy:
+    """Return a policy as it plans in another environment, whose teams and plans are of the same kind."""
+    meta: Any = policy.meta
+    if hasattr(meta, "space"):
+        meta = dataclasses.replace(meta, space=dataclasses.replace(meta.space, env=env))
+    else:
+        meta = dataclasses.replace(meta, env=env)
+    return dataclasses.replace(policy, meta=meta)
+
+
 def rounded(outcomes: evaluation.Outcomes, names: tuple[str, ...]) -> dict[str, list[float]]:
     """Return what the tables need of every test query."""
     rows = {name: np.round(outcomes[name].astype(float), 4).tolist() for name in names}
@@ -200,9 +211,8 @@ def kept(name: str, part: Part, system: str, settings: Settings) -> dict[str, An
     if not file.exists():
         return None
     record = json.loads(gzip.decompress(file.read_bytes()))
-    algorithm = record["system"]["algorithm"]
-    # Settings that came later stood at their defaults.
-    record["system"]["settings"] = plain(ALGORITHMS[algorithm]()) | record["system"]["settings"]
+    made = record["system"]
+    record["system"] = {**made, "settings": with_defaults(made["algorithm"], made["settings"])}
     wanted = {**sizes(part, settings), "system": described(part.systems[system])}
     if any(record[key] != value for key, value in wanted.items()):
         return None
@@ -221,11 +231,6 @@ def described(made: System) -> dict[str, Any]:
     if made.coordination_interval is not None:
         trained["coordination_interval"] = made.coordination_interval
     return {**trained, "settings": settings}
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """Return an algorithm's settings as JSON keeps them."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def summary(record: Mapping[str, Any]) -> str:

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmas.decisions import Decisions, at_rows, mean_over, score
+from jaxmas.decisions import Decisions, advantages, mean_over, score
 from jaxmas.design_policies import LearnedPolicy
 from jaxmas.executors import Trainable
 from jaxmas.groups import score_designs
-from jaxmas.learning import descend, discounted_sums, falling_adam, linear, surrogate_loss
+from jaxmas.learning import descend, falling_adam, linear, surrogate_loss
 from jaxmas.rollout import MetaStep
 
 
@@ -115,7 +115,7 @@ def learn_executor(
     mean = functools.partial(mean_over, rows)
     of_team = advantage.reshape(-1)[rows.episode]
     rewards = decisions.rewards.agent.reshape(-1, *decisions.rewards.agent.shape[-2:])
-    own = at_rows(rows, discounted_sums(rewards, config.agent_discount) if config.agent_discount else rewards)
+    own = advantages(rows, jnp.zeros_like(rows.log_prob), rewards, config.agent_discount, 1.0)
     own = own - mean(own)
     own = own / (jnp.sqrt(mean(own**2)) + 1e-6)
     mixed = (1 - config.agent_weight) * of_team + config.agent_weight * own

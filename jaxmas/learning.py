@@ -100,17 +100,6 @@ def decision_gae(
     return jax.lax.scan(back, (nothing, nothing, nothing), (rewards, values, decided), reverse=True)[1]
 
 
-def discounted_sums(rewards: Float[Array, "batch time agents"], discount: float) -> Float[Array, "batch time agents"]:
-    """Return the rewards from every step on, G_t = r_t + γ G_{t+1}."""
-
-    def back(later, reward):
-        now = reward + discount * later
-        return now, now
-
-    by_time = jnp.moveaxis(rewards, 1, 0)
-    return jnp.moveaxis(jax.lax.scan(back, jnp.zeros_like(by_time[0]), by_time, reverse=True)[1], 0, 1)
-
-
 def clipped_surrogate(log_ratio: Float[Array, "*b"], advantage: Float[Array, "*b"], clip: float) -> Float[Array, "*b"]:
     """Return −min(ρ A, clip(ρ, 1 − ε, 1 + ε) A), ρ = π/π_old (PPO, Schulman et al. 2017, arXiv 1707.06347, eq. 7)."""
     ratio = jnp.exp(log_ratio)

@@ -97,9 +97,20 @@ def read_record(out: Path) -> RunRecord:
     if not path.is_file():
         raise JaxmasError(f"{out} is no run directory: it has no config.json; make one with jaxmas train … --out {out}")
     try:
-        return RunRecord(**json.loads(path.read_text()))
+        record = RunRecord(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise JaxmasError(f"{path} cannot be read ({error}); train the run again") from error
+    return dataclasses.replace(record, config=with_defaults(record.algorithm, record.config))
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return an algorithm's settings as JSON keeps them."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def with_defaults(algorithm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that were kept; those that the algorithm got later stood at their defaults."""
+    return plain(ALGORITHMS[algorithm]()) | dict(settings)
 
 
 def algorithm_config(record: RunRecord) -> Any:

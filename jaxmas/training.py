@@ -1,6 +1,5 @@
 """Training runs: chunks of compiled updates, a log line and a checkpoint after each, resumable to the bit."""
 
-import dataclasses
 import functools
 import json
 import time
@@ -19,7 +18,16 @@ from jaxmas.checkpoints import Checkpoints, atomic_write_text
 from jaxmas.errors import JaxmasError
 from jaxmas.groups import GroupSizes
 from jaxmas.rollout import Policies, scan_up_to
-from jaxmas.runs import RunRecord, check_world, checksums, provenance, read_record, starting_policies, write_record
+from jaxmas.runs import (
+    RunRecord,
+    check_world,
+    checksums,
+    plain,
+    provenance,
+    read_record,
+    starting_policies,
+    write_record,
+)
 from jaxmas.types import Environment, Executor, MetaPolicy
 
 CHUNK = 20
@@ -93,7 +101,7 @@ def train(
         coordination_interval=env.coordination_interval,
         executor=executor,
         algorithm=algorithm,
-        config=dataclasses.asdict(config),  # type: ignore[call-overload]
+        config=plain(config),
         seed=seed,
         params=params_hash(params),
         provenance=provenance(),
@@ -162,7 +170,7 @@ def _open(out: Path, record: RunRecord, config: Algorithm, env: Any, params: Any
     fields = ("scenario", "num_agents", "coordination_interval", "executor", "algorithm", "seed", "config", "files")
     for field in fields:
         was, now = getattr(before, field), getattr(record, field)
-        if _plain(was) != _plain(now):
+        if was != now:
             raise JaxmasError(f"{out} was begun with {field} {was}, not {now}; resume it with the same settings")
     check_world(before, params)
     restored = Checkpoints(out).restore_latest(jax.eval_shape(fresh))
@@ -178,10 +186,6 @@ def _check_numbers(params: Any) -> None:
         if not np.all(np.isfinite(np.asarray(leaf))):
             name = jax.tree_util.keystr(path).lstrip(".")
             raise JaxmasError(f"the world's parameter {name} is not finite; every entry has to be a finite number")
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def _row(config: Algorithm, state: Any, logs: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jaxmas
 from jaxmas.decisions import Decisions, Rows, advantages, as_table, at_rows, gather, mean_over, merge, score
 from jaxmas.executors import GRUExecutor, MLPExecutor, PerRole, feature_size
 from jaxmas.groups import GroupSizes, play_groups
-from jaxmas.learning import decision_gae, discounted_sums, gae, group_normalised, kl_estimate, leave_one_out
+from jaxmas.learning import decision_gae, gae, group_normalised, kl_estimate, leave_one_out
 from jaxmas.policies import RandomPolicy
 from jaxmas.rollout import ExecutorStep, Policies
 from jaxmas.types import Observation
@@ -45,10 +45,12 @@ def test_where_every_step_is_a_decision_it_is_the_plain_one() -> None:
     assert np.allclose(decision_gae(rewards, values, jnp.ones(7, bool), 0.9, 0.8), plain, atol=1e-5)
 
 
-def test_rewards_from_a_step_on() -> None:
-    """Two episodes of three steps, two agents: 1 + (2 + 4/2)/2 = 3."""
-    rewards = jnp.array([[[1.0, 0.0], [2.0, 0.0], [4.0, 8.0]], [[0.0, 0.0], [0.0, 0.0], [0.0, 4.0]]])
-    assert discounted_sums(rewards, 0.5).tolist() == [[[3, 2], [4, 4], [4, 8]], [[0, 1], [0, 2], [0, 4]]]
+def test_without_values_they_are_the_rewards_from_a_step_on() -> None:
+    """The first of two agents that decide at all steps: 1 + (2 + 4/2)/2 = 3; without a future, 1."""
+    rewards, decided = jnp.array([[1.0, 0.0], [2.0, 0.0], [4.0, 8.0]]), jnp.ones((3, 2), bool)
+    nothing = jnp.zeros_like(rewards)
+    assert decision_gae(rewards, nothing, decided, 0.5, 1.0).tolist() == [[3, 2], [4, 4], [4, 8]]
+    assert decision_gae(rewards, nothing, decided, 0.0, 1.0).tolist() == rewards.tolist()
 
 
 def slow_advantages(rewards: Any, values: Any, at: list[int], discount: float, trace: float) -> dict[int, float]:

@@ -190,6 +190,18 @@ def test_a_log_line_lost_before_the_checkpoint_was_noticed(copy: Path) -> None:
     assert final_state(out)[0] == 11
 
 
+def test_a_run_from_before_an_algorithm_got_a_setting_goes_on(copy: Path) -> None:
+    """What it was begun without stood at the default: with that it is the same run, with another value another one."""
+    record = json.loads((copy / "config.json").read_text())
+    assert record["config"].pop("deviation") == CONFIG.deviation != 1.0
+    (copy / "config.json").write_text(json.dumps(record))
+    before = listing(copy)
+    run(copy, resume=True)
+    assert listing(copy) == before
+    with pytest.raises(JaxmasError, match="begun with config"):
+        run(copy, dataclasses.replace(CONFIG, deviation=1.0), resume=True)
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -51,17 +51,17 @@ def world_of(name: str) -> World:
 
 def carried_over(policy: LoadedPolicy, world: World) -> LoadedPolicy | None:
     """Return the policy for another world, or None where it does not fit: other tiers, weights of another shape."""
+    there = study.planning_in(world.env, policy)
     before: Any = policy.meta
-    space = dataclasses.replace(before.space, env=world.env)
-    meta = dataclasses.replace(before, space=space)
+    meta: Any = there.meta
     key = jax.random.key(0)
     team = jax.eval_shape(lambda key: world.env.reset(key, world.params)[1], key)
-    wanted = jax.eval_shape(getattr(meta, "initial_params", space.propose), key, team)
+    wanted = jax.eval_shape(getattr(meta, "initial_params", meta.space.propose), key, team)
     shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (policy.meta_params, wanted)]
     # A template's tiers are grades of however many there are.
     tiers = {one.plan_space.num_tiers for one in (before.space.env, world.env)}
-    fits = shapes[0] == shapes[1] and (len(tiers) == 1 or space.name == "template")
-    return dataclasses.replace(policy, meta=meta) if fits else None
+    fits = shapes[0] == shapes[1] and (len(tiers) == 1 or before.space.name == "template")
+    return there if fits else None
 
 
 def notes(policy: LoadedPolicy, world: World) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""Every strategy with every executor in the warehouse.
+"""Studies in the warehouse.
 
-``floors`` plays them on the three floors, ``robot_runners`` on problems of the League of Robot Runners; ``pairs`` is
-what both share: it plays a pair, and keeps the tables.
+``floors`` plays every strategy with every executor on the three floors, ``robot_runners`` on problems of the League of
+Robot Runners; ``pairs`` is what both share: it plays a pair, and keeps the tables. ``learning`` trains executors and
+designers, seed by seed.
 """

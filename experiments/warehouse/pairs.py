@@ -8,6 +8,7 @@ from typing import Any
 
 import jaxmas
 from jaxmas import evaluation
+from jaxmas.anchors import params_hash
 from jaxmas.catalog import STRATEGIES
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.experiments.compare import play, policy_of
@@ -74,7 +75,8 @@ def pairs(
 ) -> Iterator[dict[str, Any]]:
     """Yield what came of each pair of strategy, all of them where none is named, and executor."""
     env: Any = world.env
-    described = {"world": name, "num_agents": env.num_agents, "steps": env.horizon, "plays": len(keys)}
+    described = {"world": name, "params": params_hash(world.params), "num_agents": env.num_agents}
+    described |= {"steps": env.horizon, "plays": len(keys)}
     described |= {name: provenance()[name] for name in ("commit", "device")}
     for executor in executors:
         taken = jaxmas.load_executor(executor, env, world.params)
