@@ -268,6 +268,8 @@ def result(
         "setting": setting,
         "protocol": {"split": "test", "seed": 0, "replicates": 1, **protocol},
         "entry": {"by": BY, "link": None, "status": "self-reported", **entry},
+        "artifact": None,
+        "verification": None,
         "provenance": provenance,
         "metrics": means,
         "runs": runs,

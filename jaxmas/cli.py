@@ -196,6 +196,66 @@ class Leaderboard:
     """Print one JSON object instead."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write training runs of one method, all of its seeds, as programs that need none of its code: policy.zip."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN …]")]
+    """Directories of runs that differ in their seeds alone."""
+    name: str
+    """What the row on the leaderboard is called."""
+    by: str
+    """Who submits it."""
+    link: str | None = None
+    """An address that begins with https://."""
+    about: str | None = None
+    """A line on the method."""
+    out: Path = Path("policy.zip")
+    """Where the archive goes."""
+    json: bool = False
+    """Print one JSON object instead."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Archive:
+    """What the commands that play an archive take."""
+
+    policy: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ZIP")]
+    """An archive of jaxmas export; it is played in a process of its own, and can do nothing but compute."""
+    seconds: float = 600.0
+    """How long playing may take, each time."""
+    memory: float = 12.0
+    """Gigabytes that playing may take, on a CPU."""
+    json: bool = False
+    """Print one JSON object instead."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Submit(_Archive):
+    """Play an archive under the protocol and write its row for the leaderboard, a self-reported one."""
+
+    out: Path = Path("result.json")
+    """Where the row goes."""
+    episodes: int = 2048
+    """Test queries."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verify(_Archive):
+    """Play an archive again and on secret queries: its row becomes a verified one, or what differs is said."""
+
+    result: Path
+    """The row that jaxmas submit wrote."""
+    seed_file: Path
+    """Secret seeds, whole numbers apart from each other by blanks."""
+    out: Path = Path("verified.json")
+    """Where the verified row goes."""
+    episodes: int = 2048
+    """Queries of every secret seed."""
+    tolerance: float = 1e-5
+    """How far means may differ from those reported: by rounding, or more where another kind of device played."""
+
+
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "list": ("jaxmas list", "jaxmas list --json"),
     "train": (
@@ -232,6 +292,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "jaxmas leaderboard build",
         "jaxmas leaderboard build my_result.json experiments/results/leaderboard --out leaderboard.html",
     ),
+    "export": (
+        "jaxmas export runs/first --name 'my method' --by me",
+        "jaxmas export runs/seed-0 runs/seed-1 runs/seed-2 --name 'my method' --by me --out policy.zip",
+    ),
+    "submit": ("jaxmas submit policy.zip", "jaxmas submit policy.zip --out result.json --episodes 4096"),
+    "verify": ("jaxmas verify policy.zip --result result.json --seed-file secret.txt --out verified.json",),
 }
 
 
@@ -404,10 +470,52 @@ def run_leaderboard(command: Leaderboard) -> dict[str, Any]:
     """Build the leaderboard's page."""
     from jaxmas import leaderboard
 
-    refuse(command.out.is_dir(), f"{command.out} is a folder; choose a file for --out")
-    _check_out(command.out.parent)
+    _check_file(command.out)
     with progress("building the leaderboard"):
         return leaderboard.build(command.sources, command.out)
+
+
+def run_export(command: Export) -> dict[str, Any]:
+    """Write an archive."""
+    from jaxmas import submissions
+
+    _check_file(command.out)
+    author = submissions.Author(command.name, command.by, command.link, command.about)
+    with progress("exporting"):
+        manifest = submissions.export([str(run) for run in command.runs], author, command.out)
+    return {"out": str(command.out), "bytes": command.out.stat().st_size, **manifest}
+
+
+def run_submit(command: Submit) -> dict[str, Any]:
+    """Play an archive on the test queries."""
+    from jaxmas import submissions
+
+    _check_counts(command, episodes=2)
+    _check_file(command.out)
+    with progress("playing test queries"):
+        result = submissions.submit(command.policy, command.out, command.episodes, _limits(command))
+    return {"out": str(command.out), **result}
+
+
+def run_verify(command: Verify) -> dict[str, Any]:
+    """Play an archive on the test queries and on secret ones."""
+    from jaxmas import submissions
+
+    _check_counts(command, episodes=2)
+    _check_file(command.out)
+    files = command.policy, command.result, command.seed_file, command.out
+    with progress("playing test queries and secret ones"):
+        result = submissions.verify(*files, command.episodes, command.tolerance, _limits(command))
+    return {"out": str(command.out), **result}
+
+
+def _limits(command: _Archive) -> Any:
+    from jaxmas.submissions import Limits
+
+    for name in ("seconds", "memory"):
+        value = getattr(command, name)
+        refuse(not 0 < value < float("inf"), f"{name} is {value}; it has to be above 0")
+    return Limits(command.seconds, int(command.memory * 2**30))
 
 
 def _setting(command: _World) -> Any:
@@ -420,7 +528,7 @@ def _setting(command: _World) -> Any:
 def _check_counts(command: Any, **least: int) -> None:
     """Refuse numbers that are too small."""
     for name, bound in ({"seed": 0} | least).items():
-        value = getattr(command, name)
+        value = getattr(command, name, bound)
         refuse(value < bound, f"{name.replace('_', '-')} is {value}; it has to be at least {bound}")
 
 
@@ -429,6 +537,12 @@ def _check_out(out: Path) -> None:
     place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     refuse(not place.is_dir(), f"{out} cannot be written: {place} is a file; choose another --out")
     refuse(not os.access(place, os.W_OK | os.X_OK), f"{out} cannot be written: no right to write to {place}")
+
+
+def _check_file(out: Path) -> None:
+    """Refuse a file that cannot be written."""
+    refuse(out.is_dir(), f"{out} is a folder; choose a file for --out")
+    _check_out(out.parent)
 
 
 Command = tuple[type, Callable[[Any], dict[str, Any]]]
@@ -442,6 +556,9 @@ COMMANDS: dict[str, Command] = {
     "bench": (Bench, run_bench),
     "demo": (Demo, run_demo),
     "leaderboard": (Leaderboard, run_leaderboard),
+    "export": (Export, run_export),
+    "submit": (Submit, run_submit),
+    "verify": (Verify, run_verify),
 }
 
 

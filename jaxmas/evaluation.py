@@ -59,11 +59,17 @@ def _play(env, params, meta, meta_params, executor, executor_params, keys, noise
     def one(state, meta_params, noise_key):
         policies = Policies(meta, meta_params, executor, executor_params)
         episode = meet(env, params, policies, state, noise_key)
-        _, steps, _ = play_query(env, params, policies, episode, noise_key, limit=limit)
+        episode, steps, _ = play_query(env, params, policies, episode, noise_key, limit=limit)
         outcome = {name: values[-1] for name, values in steps.metrics.items()}
-        return {"reward": jnp.sum(steps.reward), **outcome}, jax.tree.map(lambda leaf: leaf[0], steps.plan)
+        said = _reported(meta, episode.meta_carry) | _reported(executor, episode.executor_carry)
+        return {"reward": jnp.sum(steps.reward), **outcome, **said}, jax.tree.map(lambda leaf: leaf[0], steps.plan)
 
     return jax.vmap(one, in_axes=(0, axis, 0))(states, meta_params, noise)
+
+
+def _reported(policy: Any, carry: Any) -> dict[str, Array]:
+    """Return what a policy says of itself at the end of a query, if it does."""
+    return policy.report(carry) if hasattr(policy, "report") else {}
 
 
 def _chunks(env: Environment, params: Any, keys: Key[Array, "queries"]) -> Iterator[tuple[np.ndarray, int]]:

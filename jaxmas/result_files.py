@@ -8,8 +8,7 @@ the format.
 import functools
 import json
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +19,7 @@ from jaxmas import anchors
 from jaxmas.catalog import EXECUTORS, SCENARIOS
 from jaxmas.checkpoints import atomic_write_json
 from jaxmas.errors import JaxmasError, did_you_mean, refuse
+from jaxmas.schema import mapping, number, one_of, or_null, parsed, sequence, shown, structure, text, whole
 
 FORMAT = "jaxmas-result-1"
 KINDS = ("strategy", "random", "learned", "reference")
@@ -31,15 +31,13 @@ TOLERANCE = 1e-5
 """How far numbers that follow from each other may differ by rounding."""
 
 Result: TypeAlias = dict[str, Any]
-Check: TypeAlias = Callable[[Any, str], None]
-"""Refuses a value; the text says where in the file it stands."""
 
 
 def read(path: Path) -> Result:
     """Return a result file's contents once all of it is known to be sound."""
     try:
         refuse(path.stat().st_size > LARGEST, f"it has more than {LARGEST:,} bytes; leave out values of single queries")
-        return checked(_parsed(path.read_bytes()))
+        return checked(parsed(path.read_bytes()))
     except JaxmasError as error:
         raise JaxmasError(f"{path}: {error}") from error
 
@@ -52,11 +50,12 @@ def write(path: str | Path, result: Result) -> None:
 def checked(result: Any) -> Result:
     """Return a result if it is sound; otherwise raise a ``JaxmasError``."""
     tag = result.get("format") if isinstance(result, dict) else None
-    refuse(tag != FORMAT, f"its format is {_shown(tag)}; a result file is an object whose format is {FORMAT!r}")
+    refuse(tag != FORMAT, f"its format is {shown(tag)}; a result file is an object whose format is {FORMAT!r}")
     SCHEMA(result, "")
-    _check_entry(result)
+    check_entry(result)
+    _check_status(result)
     _check_metrics(result)
-    _check_world(result["setting"])
+    check_world(result["setting"])
     _check_score(result)
     return result
 
@@ -77,162 +76,54 @@ def key_of(result: Result) -> tuple[str, ...]:
     return json.dumps(result["setting"], sort_keys=True), result["entry"]["name"], result["entry"]["by"]
 
 
-def _parsed(data: bytes) -> Any:
-    """Return parsed JSON, without names given twice and without numbers that are none."""
-
-    def constant(name: str) -> None:
-        raise JaxmasError(f"it holds {name}; every number has to be finite")
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in items]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        refuse(twice is not None, f"it gives {_shown(twice)} twice in one object; keep one")
-        return dict(items)
-
-    try:
-        return json.loads(data.decode(), parse_constant=constant, object_pairs_hook=pairs)
-    except (ValueError, RecursionError) as error:
-        raise JaxmasError(f"it cannot be read as JSON ({error}); write it with a JSON library") from error
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message: short, and harmless to a terminal."""
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-# --- checks of single values
-
-
-def _expect(right: bool, value: Any, where: str, expected: str) -> None:
-    refuse(not right, f"{where} is {_shown(value)}; it has to be {expected}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _number(low: float = -1e12, high: float = 1e12) -> Check:
-    def check(value: Any, where: str) -> None:
-        right = _is_number(value) and low <= value <= high and math.isfinite(value)
-        _expect(right, value, where, f"a finite number from {low:g} to {high:g}")
-
-    return check
-
-
-def _whole(low: int, high: int = 10**12) -> Check:
-    def check(value: Any, where: str) -> None:
-        right = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        _expect(right, value, where, f"a whole number from {low} to {high:,}")
-
-    return check
-
-
-def _text(longest: int, pattern: str = r"[^<>]+", expected: str = "without < and >") -> Check:
-    """Allow what can be printed on one line: no line breaks, no signs that turn the direction of text."""
-
-    def check(value: Any, where: str) -> None:
-        right = isinstance(value, str) and value.isprintable() and value == value.strip() and len(value) <= longest
-        right = right and re.fullmatch(pattern, value) is not None
-        _expect(right, value, where, f"one line of 1 to {longest} printable characters, {expected}")
-
-    return check
-
-
-def _one_of(*choices: Any) -> Check:
-    def check(value: Any, where: str) -> None:
-        _expect(type(value) in map(type, choices) and value in choices, value, where, " or ".join(map(repr, choices)))
-
-    return check
-
-
-def _or_null(check: Check) -> Check:
-    def either(value: Any, where: str) -> None:
-        if value is not None:
-            check(value, where)
-
-    return either
-
-
-def _object(**fields: Check) -> Check:
-    """Allow an object with these names, all of them and no others."""
-
-    def check(value: Any, where: str) -> None:
-        _expect(isinstance(value, dict), value, where, "an object")
-        begin = f"{where}." if where else ""
-        for name in value:
-            known = did_you_mean(name, fields)
-            refuse(name not in fields, f"{_shown(begin + name)} is no part of a result file; {known}")
-        for name, part in fields.items():
-            refuse(name not in value, f"{begin}{name} is missing; see docs/leaderboard.md for what a result file holds")
-            part(value[name], f"{begin}{name}")
-
-    return check
-
-
-def _map(name: Check, item: Check, least: int, most: int) -> Check:
-    def check(value: Any, where: str) -> None:
-        right = isinstance(value, dict) and least <= len(value) <= most
-        _expect(right, value, where, f"an object of {least} to {most} names")
-        for key, part in value.items():
-            name(key, f"a name in {where}")
-            item(part, f"{where}.{key}")
-
-    return check
-
-
-def _list(item: Check, least: int, most: int) -> Check:
-    def check(value: Any, where: str) -> None:
-        right = isinstance(value, list) and least <= len(value) <= most
-        _expect(right, value, where, f"a list of {least} to {most}" if least < most else f"a list of {least}")
-        for index, part in enumerate(value):
-            item(part, f"{where}[{index}]")
-
-    return check
-
-
-NAME = _text(40, r"[a-z][a-z0-9_-]*", "small letters, digits, - and _, a letter first")
-ESTIMATE = _object(mean=_number(), ci95=_list(_number(), 2, 2))
-SCHEMA = _object(
-    format=_one_of(FORMAT),
-    setting=_object(
-        scenario=_text(60),
-        num_agents=_whole(1, 10**6),
-        coordination_interval=_whole(1, 10**6),
-        executor=_text(60),
-        files=_map(NAME, _text(64, "[0-9a-f]{64}", "a SHA-256 in hexadecimal"), 0, 8),
-        params=_text(16, "[0-9a-f]{16}", "16 of them hexadecimal"),
+NAME = text(40, r"[a-z][a-z0-9_-]*", "small letters, digits, - and _, a letter first")
+ESTIMATE = structure(mean=number(), ci95=sequence(number(), 2, 2))
+SHA256 = text(64, "[0-9a-f]{64}", "a SHA-256 in hexadecimal")
+SETTING = structure(
+    scenario=text(60),
+    num_agents=whole(1, 10**6),
+    coordination_interval=whole(1, 10**6),
+    executor=text(60),
+    files=mapping(NAME, SHA256, 0, 8),
+    params=text(16, "[0-9a-f]{16}", "16 of them hexadecimal"),
+)
+DESCRIPTION = {
+    "name": text(60),
+    "kind": one_of(*KINDS),
+    "by": text(60),
+    "link": or_null(
+        text(200, r"https://[A-Za-z0-9.-]+(/[A-Za-z0-9._~/?=&%+-]*)?", "an address that begins with https://")
     ),
-    protocol=_object(
-        split=_one_of("test"), seed=_whole(0, 2**32 - 1), queries=_whole(2, 10**8), replicates=_whole(1, 10**6)
+    "about": or_null(text(240)),
+    "training": or_null(
+        structure(
+            plays=whole(1, 10**15),
+            runs=whole(1, 1000),
+            command=or_null(text(400)),
+            trains_executors=one_of(False, True),
+        )
     ),
-    entry=_object(
-        name=_text(60),
-        kind=_one_of(*KINDS),
-        by=_text(60),
-        link=_or_null(
-            _text(200, r"https://[A-Za-z0-9.-]+(/[A-Za-z0-9._~/?=&%+-]*)?", "an address that begins with https://")
-        ),
-        about=_or_null(_text(240)),
-        training=_or_null(
-            _object(
-                plays=_whole(1, 10**15),
-                runs=_whole(1, 1000),
-                command=_or_null(_text(400)),
-                trains_executors=_one_of(False, True),
-            )
-        ),
-        status=_one_of("self-reported", "verified"),
+}
+"""What is said of a method."""
+MADE_BY = {
+    "commit": or_null(text(200, r"[\w., -]+", "commits as git names them, with a comma between them")),
+    "date": or_null(text(10, r"\d{4}-\d{2}-\d{2}", "a date as 2026-01-31")),
+    "device": or_null(text(120)),
+}
+PROVENANCE = structure(versions=mapping(NAME, or_null(text(60)), 0, 30), **MADE_BY)
+SCHEMA = structure(
+    format=one_of(FORMAT),
+    setting=SETTING,
+    protocol=structure(
+        split=one_of("test"), seed=whole(0, 2**32 - 1), queries=whole(2, 10**8), replicates=whole(1, 10**6)
     ),
-    provenance=_object(
-        versions=_map(NAME, _or_null(_text(60)), 0, 30),
-        commit=_or_null(_text(200, r"[\w., -]+", "commits as git names them, with a comma between them")),
-        date=_or_null(_text(10, r"\d{4}-\d{2}-\d{2}", "a date as 2026-01-31")),
-        device=_or_null(_text(120)),
-    ),
-    metrics=_map(NAME, ESTIMATE, 1, 40),
-    runs=_list(_object(seed=_or_null(_whole(0, 2**63)), metrics=_map(NAME, _number(), 1, 40)), 1, 1000),
-    score=_or_null(ESTIMATE),
+    entry=structure(**DESCRIPTION, status=one_of("self-reported", "verified")),
+    artifact=or_null(SHA256),
+    verification=or_null(structure(queries=whole(2, 10**8), seeds=SHA256, reward=ESTIMATE, **MADE_BY)),
+    provenance=PROVENANCE,
+    metrics=mapping(NAME, ESTIMATE, 1, 40),
+    runs=sequence(structure(seed=or_null(whole(0, 2**63)), metrics=mapping(NAME, number(), 1, 40)), 1, 1000),
+    score=or_null(ESTIMATE),
 )
 """What a file holds; what its parts have to do with each other is checked after that."""
 
@@ -240,7 +131,7 @@ SCHEMA = _object(
 # --- checks of what belongs together
 
 
-def _check_entry(result: Result) -> None:
+def check_entry(result: Result) -> None:
     """Refuse training that a kind cannot have, and runs that do not go with it."""
     entry, runs = result["entry"], result["runs"]
     kind, training = entry["kind"], entry["training"]
@@ -256,6 +147,16 @@ def _check_entry(result: Result) -> None:
     )
     refuse(None in seeds, "a run's seed is null; every training run needs the seed that it began with")
     refuse(len(set(seeds)) < len(seeds), "two of the runs have the same seed; every run has to be there once")
+
+
+def _check_status(result: Result) -> None:
+    """Refuse a verified row that does not say what was verified, and how."""
+    verified, verification = result["entry"]["status"] == "verified", result["verification"]
+    refuse(verified and not verification, "verification is null for a verified row; jaxmas verify sets both")
+    refuse(not verified and bool(verification), "verification has to be null: entry.status is 'self-reported'")
+    refuse(verified and result["artifact"] is None, "artifact is null; a verified row names the policy that was played")
+    if verified:
+        _check_interval("verification.reward", verification["reward"])
 
 
 def _check_metrics(result: Result) -> None:
@@ -281,13 +182,13 @@ def _check_interval(where: str, estimate: Mapping[str, Any]) -> None:
     refuse(not inside, f"{where}.mean is {estimate['mean']:g}; it has to lie within its ci95, {low:g} to {high:g}")
 
 
-def _check_world(setting: Mapping[str, Any]) -> None:
+def check_world(setting: Mapping[str, Any]) -> None:
     """Refuse a setting that is not one of the scenarios as they are installed."""
     scenario, files = SCENARIOS[setting["scenario"]], setting["files"]
     executor, known = setting["executor"], EXECUTORS.names(SCENARIOS.entry(scenario.name).family)
     refuse(
         executor not in known,
-        f"setting.executor is {_shown(executor)}, not a registered one; {did_you_mean(executor, known)}",
+        f"setting.executor is {shown(executor)}, not a registered one; {did_you_mean(executor, known)}",
     )
     for name in files:
         refuse(name not in scenario.files, f"setting.files has {name}; {scenario.name} is made of no such file")

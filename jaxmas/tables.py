@@ -152,6 +152,22 @@ def _leaderboard(console: Console, result: Mapping[str, Any]) -> None:
     console.print(f"page: {result['out']}", markup=False, soft_wrap=True)
 
 
+def _export(console: Console, result: Mapping[str, Any]) -> None:
+    setting, runs = result["setting"], result["runs"]
+    where = f"{setting['scenario']}, {setting['num_agents']} agents, {setting['executor']}"
+    console.print(f"{result['entry']['name']}: {len(runs)} run{'s' if len(runs) > 1 else ''} on {where}", markup=False)
+    console.print(f"archive: {result['out']}, {result['bytes']:,} bytes", markup=False, soft_wrap=True)
+
+
+def _submitted(console: Console, result: Mapping[str, Any]) -> None:
+    entry, secret = result["entry"], result["verification"]
+    rows = [(name, _number(value)) for name, value in result["metrics"].items()]
+    rows += [("score", _number(result["score"]))] if result["score"] else []
+    rows += [("reward, secret queries", _number(secret["reward"]))] if secret else []
+    _table(console, f"{entry['name']}, {entry['status']}", ("metric", "mean"), rows)
+    console.print(f"row: {result['out']}", markup=False, soft_wrap=True)
+
+
 SHOW: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "list": _list,
     "train": _train,
@@ -162,4 +178,7 @@ SHOW: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "bench": _bench,
     "demo": _demo,
     "leaderboard": _leaderboard,
+    "export": _export,
+    "submit": _submitted,
+    "verify": _submitted,
 }

@@ -46,6 +46,8 @@ def result(name: str = "a", rewards: tuple[float, ...] = (0.3, 0.32, 0.34), **ch
         "setting": setting(scenario, executor),
         "protocol": {"split": "test", "seed": 0, "queries": 2048, "replicates": 1},
         "entry": {**entry, "training": budget if learned else None, "status": "self-reported", **changes},
+        "artifact": None,
+        "verification": None,
         "provenance": {"versions": {"jax": "0.10"}, "commit": "0123abcd", "date": "2026-11-28", "device": "cpu: cpu"},
         "metrics": {"reward": estimate(float(np.mean(rewards))), **{key: estimate(x) for key, x in others.items()}},
         "runs": [
@@ -95,8 +97,8 @@ def change(path: str, value: Any) -> Callable[[dict], Any]:
 BAD: dict[str, tuple[Callable[[dict], Any], str]] = {
     "other format": (change("format", "jaxmas-result-2"), "format is 'jaxmas-result-2'"),
     "missing key": (lambda found: found["entry"].pop("name"), "entry.name is missing"),
-    "unknown key": (lambda found: found["entry"].update(nme="b"), "'entry.nme' is no part of a result file; did you"),
-    "unknown top key": (lambda found: found.update(extra=1), "'extra' is no part"),
+    "unknown key": (lambda found: found["entry"].update(nme="b"), "'entry.nme' does not belong here; did you"),
+    "unknown top key": (lambda found: found.update(extra=1), "'extra' does not belong"),
     "no object": (change("setting", []), "setting is []; it has to be an object"),
     "text for a number": (change("protocol.queries", "2048"), "protocol.queries is '2048'; it has to be a whole"),
     "truth for a number": (change("setting.num_agents", True), "setting.num_agents is True"),
@@ -147,6 +149,14 @@ BAD: dict[str, tuple[Callable[[dict], Any], str]] = {
     "script for a link": (change("entry.link", "javascript:alert(1)"), "an address that begins with https://"),
     "quote in a link": (change("entry.link", 'https://example.org/"x'), "an address that begins with https://"),
     "no date": (change("provenance.date", "yesterday"), "a date as 2026-01-31"),
+    "verified by nobody": (change("entry.status", "verified"), "verification is null for a verified row"),
+    "verified in secret": (
+        lambda found: found.update(
+            verification={"queries": 64, "seeds": "0" * 64, "reward": estimate(0.3)}
+            | dict.fromkeys(result_files.MADE_BY)
+        ),
+        "verification has to be null",
+    ),
     "own status": (change("entry.status", "best"), "'self-reported' or 'verified'"),
 }
 

@@ -1,0 +1,353 @@
+"""Submissions: policies leave as an archive, are played from nothing else, and their row is verified on secret queries.
+
+The archive is played in a process of its own, which has a time limit, a memory limit and no right to write a file;
+what is wrong with it is one line.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxmas
+from jaxmas import archive, evaluation, portable, result_files
+from jaxmas.anchors import params_hash
+from jaxmas.catalog import EXECUTORS
+from jaxmas.errors import JaxmasError, refuse
+from jaxmas.evaluation import Outcomes
+from jaxmas.result_files import Result
+from jaxmas.runs import LoadedPolicy, RunRecord, load_policy, plain, provenance, read_record
+from jaxmas.runs import algorithm_config as config_of
+from jaxmas.training import read_log
+from jaxmas.types import Environment
+
+FAULTS = {
+    "repairs": "{count:,} entries of its plans are not legal; a submission's plans have to be legal as they are",
+    "faults": "in {count:,} agent-steps its executor gives no law to act by (NaN, or no legal action)",
+}
+"""What a policy may not do while it plays, by what is reported of it."""
+SURE = 4.0
+"""Standard errors by which rewards on secret queries may differ from those on the test queries."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What playing an archive may take."""
+
+    seconds: float = 600.0
+    memory: int = 12 * 2**30
+    """Bytes; not asked for where another device than the CPU plays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Author:
+    """Who submits what."""
+
+    name: str
+    """What the row is called."""
+    by: str
+    link: str | None = None
+    """An address that begins with https://."""
+    about: str | None = None
+    """A line on the method."""
+
+
+# --- leaving
+
+
+def export(specs: Sequence[str], author: Author, out: Path) -> dict[str, Any]:
+    """Write training runs of one method, which differ in their seeds alone, as an archive; return its manifest."""
+    refuse(not specs, "nothing to export; name the directories of runs")
+    records = [read_record(Path(spec)) for spec in specs]
+    first = records[0]
+    for spec, record in zip(specs, records, strict=True):
+        for field in ("scenario", "num_agents", "coordination_interval", "executor", "algorithm", "config", "params"):
+            was, now = getattr(first, field), getattr(record, field)
+            refuse(was != now, f"{spec} and {specs[0]} differ in {field}: {now}, {was}; export runs of one method")
+    refuse(bool(first.files), f"{specs[0]} plays a scenario made of a file, which whoever verifies does not have")
+    refuse(
+        first.executor not in EXECUTORS.names(),
+        f"{specs[0]} began with the executors of {first.executor}; only registered ones are known everywhere",
+    )
+    sizes = {"num_agents": first.num_agents, "coordination_interval": first.coordination_interval}
+    env, params = jaxmas.make(first.scenario, **sizes)
+    policies = [load_policy(spec, env, params) for spec in specs]
+    training = {
+        "plays": read_log(Path(specs[0]) / "log.jsonl")[-1]["plays"],
+        "runs": len(specs),
+        "command": command_of(first),
+        "trains_executors": policies[0].executor is not None,
+    }
+    seeds = [record.seed for record in records]
+    return pack(first.scenario, env, params, first.executor, policies, seeds, training, author, out)
+
+
+def pack(
+    scenario: str,
+    env: Environment,
+    params: Any,
+    executor: str,
+    policies: Sequence[LoadedPolicy],
+    seeds: Sequence[int | None],
+    training: Mapping[str, Any] | None,
+    author: Author,
+    out: Path,
+) -> dict[str, Any]:
+    """Write policies, one per training run, as an archive; return its manifest. They differ in their weights alone.
+
+    ``executor`` is the registered one that they play with or began with; ``training`` is None for what was not trained,
+    otherwise ``plays``, ``runs``, ``command`` and ``trains_executors``.
+    """
+    first = policies[0]
+    files = portable.designer_programs(env, params, first.meta, first.meta_params)
+    if first.executor is not None:
+        files |= portable.executor_programs(env, params, *first.executor)
+    for run, policy in enumerate(policies):
+        files[f"{run}/designer"] = portable.weights_of(policy.meta_params)
+        if policy.executor is not None:
+            files[f"{run}/executor"] = portable.weights_of(policy.executor[1])
+    made = provenance()
+    setting = {
+        "scenario": scenario,
+        "num_agents": env.num_agents,
+        "coordination_interval": env.coordination_interval,
+        "executor": executor,
+        "files": {},
+        "params": params_hash(params),
+    }
+    manifest = {
+        "setting": setting,
+        "entry": {
+            **dataclasses.asdict(author),
+            "kind": "strategy" if training is None else "learned",
+            "training": None if training is None else dict(training),
+        },
+        "provenance": {
+            "versions": {"python": made["python"], **made["versions"]},
+            "commit": made["commit"],
+            "date": datetime.date.today().isoformat(),
+            "device": made["device"],
+        },
+        "runs": [{"seed": seed} for seed in seeds],
+    }
+    archive.write(out, manifest, files)
+    return archive.read(out)[0]
+
+
+def command_of(record: RunRecord) -> str:
+    """Return the command that a run was made by, with the settings that are not the defaults."""
+    config = config_of(record)
+    default = plain(type(config)())
+    changed = {name: value for name, value in record.config.items() if value != default[name]}
+    given = [f"--algo.{name.replace('_', '-')} {value}" for name, value in changed.items()]
+    executor = f"--executor {record.executor}"
+    return " ".join(["jaxmas train", record.algorithm, record.scenario, executor, *given])
+
+
+# --- playing
+
+
+def played(path: Path, seeds: Sequence[int], queries: int, limits: Limits) -> list[Outcomes]:
+    """Return what every run of an archive does on the test queries of each seed, one after the other."""
+    asked = {"seeds": list(seeds), "queries": queries, "memory": limits.memory}
+    words = [sys.executable, "-B", "-m", "jaxmas.submissions", str(path), json.dumps(asked)]
+    package = Path(jaxmas.__file__).resolve().parents[1]
+    found = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH", "")]))
+    inherited = os.environ | {"PYTHONPATH": found, "JAX_ENABLE_COMPILATION_CACHE": "0"}
+    try:
+        done = subprocess.run(words, capture_output=True, timeout=limits.seconds, env=inherited, check=False)
+    except subprocess.TimeoutExpired:
+        raise JaxmasError(
+            f"{path}: it was not through with {queries * len(seeds):,} queries in {limits.seconds:g} seconds, the limit"
+        ) from None
+    answer = done.stdout.decode(errors="replace").splitlines()[-1:]
+    if done.returncode != 0 or not answer:
+        said = " ".join(done.stderr.decode(errors="replace").split())[-200:]
+        raise JaxmasError(f"{path}: its process ended with {_ending(done.returncode)} while it played ({said})")
+    result = json.loads(answer[0])
+    refuse("error" in result, f"{path}: {result.get('error')}")
+    outcomes = [{name: np.array(values) for name, values in run.items()} for run in result["runs"]]
+    for run, outcome in enumerate(outcomes):
+        for name, fault in FAULTS.items():
+            count = int(outcome.pop(name, np.zeros(1)).sum())
+            refuse(count > 0, f"{path}: run {run}: {fault.format(count=count)}")
+    return outcomes
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}, as when it runs out of memory or crashes" if code < 0 else f"exit code {code}"
+
+
+def _serve(path: Path, seeds: Sequence[int], queries: int, memory: int) -> dict[str, Any]:
+    """Play an archive, in the process that does nothing else."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    if jax.default_backend() == "cpu":
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    manifest, files, _ = archive.read(path)
+    setting = manifest["setting"]
+    sizes = {name: setting[name] for name in ("num_agents", "coordination_interval")}
+    env, params = jaxmas.make(setting["scenario"], **sizes)
+    designer = portable.load_designer(env, params, files["designer-start"], files["designer-apply"])
+    trained = "executor-apply" in files
+    if trained:
+        workers: Any = portable.load_executor(env, params, files["executor-start"], files["executor-apply"])
+    else:
+        workers, weights = jaxmas.load_executor(setting["executor"], env, params)
+    runs = []
+    for run in range(len(manifest["runs"])):
+        plans = portable.load_weights(f"{run}/designer", designer, files[f"{run}/designer"])
+        if trained:
+            weights = portable.load_weights(f"{run}/executor", workers, files[f"{run}/executor"])
+        parts = [
+            evaluation.evaluate(
+                env, params, designer, plans, workers, weights, evaluation.query_keys("test", queries, seed)
+            )
+            for seed in seeds
+        ]
+        runs.append({name: np.concatenate([part[name] for part in parts]).tolist() for name in parts[0]})
+    return {"runs": runs}
+
+
+# --- rows
+
+
+def submit(path: Path, out: Path, queries: int = 2048, limits: Limits = Limits()) -> Result:
+    """Play an archive on the public test queries and write its row, a self-reported one."""
+    manifest, _, artifact = archive.read(path)
+    result = _row(manifest, artifact, played(path, [0], queries, limits), queries)
+    result_files.write(out, result)
+    return result
+
+
+def verify(
+    path: Path,
+    reported: Path,
+    seed_file: Path,
+    out: Path,
+    queries: int = 2048,
+    tolerance: float = 1e-5,
+    limits: Limits = Limits(),
+) -> Result:
+    """Play an archive again and on secret queries; write its row as a verified one, or say what differs.
+
+    On the public test queries every mean has to come out again, up to the tolerance; on the secret ones the reward has
+    to be the same as far as chance allows.
+    """
+    seeds, digest = read_seeds(seed_file)
+    row = result_files.read(reported)
+    manifest, _, artifact = archive.read(path)
+    for place, difference in _differences(row, manifest, artifact):
+        raise JaxmasError(f"{reported} is not of {path}: {place} is {difference}; jaxmas submit writes the row of it")
+    asked = row["protocol"]["queries"]
+    public = played(path, [0], asked, limits)
+    again = _row(manifest, artifact, public, asked)
+    for index, (one, other) in enumerate(zip(row["runs"], again["runs"], strict=True)):
+        for name, mean in other["metrics"].items():
+            claimed = one["metrics"].get(name, math.nan)
+            refuse(
+                not abs(claimed - mean) <= tolerance * max(1.0, abs(mean)),
+                f"{reported} does not come out again: {name} of run {index} is {mean:.6f}, not {claimed:.6f}; "
+                "give --tolerance if it was played on another kind of device",
+            )
+    secret = played(path, seeds, queries, limits)
+    hidden = evaluation.summarise(secret)["reward"]
+    known = again["metrics"]["reward"]
+    spread = math.hypot(*(_error(one) for one in (hidden.to_json(), known)))
+    refuse(
+        abs(hidden.mean - known["mean"]) > SURE * spread,
+        f"its reward is {known['mean']:.3f} on the test queries and {hidden} on secret ones, more than chance; "
+        "it fits the test queries, not the scenario",
+    )
+    made = provenance()
+    row["entry"]["status"] = "verified"
+    row["verification"] = {
+        "queries": queries * len(seeds),
+        "seeds": digest,
+        "reward": _rounded(hidden.to_json()),
+        "commit": made["commit"],
+        "date": datetime.date.today().isoformat(),
+        "device": made["device"],
+    }
+    result_files.write(out, row)
+    return row
+
+
+def read_seeds(path: Path) -> tuple[list[int], str]:
+    """Return the secret seeds of a file, whole numbers apart from each other by blanks, and the file's SHA-256."""
+    refuse(not path.is_file(), f"{path} is no file; write secret seeds into it, whole numbers from 1 to {2**32 - 1}")
+    data = path.read_bytes()
+    words = data.decode(errors="replace").split()
+    right = [word.isascii() and word.isdigit() and 1 <= int(word[:11]) < 2**32 for word in words]
+    wrong = next((word for word, is_right in zip(words, right, strict=True) if not is_right), None)
+    refuse(wrong is not None, f"{path} holds {ascii(wrong)[:40]}; seeds are whole numbers from 1 to {2**32 - 1}")
+    refuse(not words, f"{path} holds no seed; write whole numbers from 1 to {2**32 - 1} into it")
+    return [int(word) for word in words], hashlib.sha256(data).hexdigest()
+
+
+def _row(manifest: Mapping[str, Any], artifact: str, outcomes: list[Outcomes], queries: int) -> Result:
+    """Return the result file's contents of what the runs of an archive did."""
+    setting, training = manifest["setting"], manifest["entry"]["training"]
+    metrics = {name: _rounded(value.to_json()) for name, value in evaluation.summarise(outcomes).items()}
+    own = training is not None and training["trains_executors"]
+    scored = None if own else result_files.score(setting, metrics["reward"])
+    return {
+        "format": result_files.FORMAT,
+        "setting": setting,
+        "protocol": {"split": "test", "seed": 0, "queries": queries, "replicates": 1},
+        "entry": {**manifest["entry"], "status": "self-reported"},
+        "artifact": artifact,
+        "verification": None,
+        "provenance": manifest["provenance"],
+        "metrics": metrics,
+        "runs": [
+            {**run, "metrics": {name: round(float(values.mean()), 6) for name, values in outcome.items()}}
+            for run, outcome in zip(manifest["runs"], outcomes, strict=True)
+        ],
+        "score": scored and _rounded(scored),
+    }
+
+
+def _differences(row: Result, manifest: Mapping[str, Any], artifact: str) -> Iterator[tuple[str, str]]:
+    """Yield where a row is not of an archive."""
+    entry = {name: value for name, value in row["entry"].items() if name != "status"}
+    protocol = {name: value for name, value in row["protocol"].items() if name != "queries"}
+    pairs = {
+        "artifact": (row["artifact"], artifact),
+        "setting": (row["setting"], manifest["setting"]),
+        "entry": (entry, manifest["entry"]),
+        "the list of seeds": ([run["seed"] for run in row["runs"]], [run["seed"] for run in manifest["runs"]]),
+        "protocol": (protocol, {"split": "test", "seed": 0, "replicates": 1}),
+    }
+    for place, (one, other) in pairs.items():
+        if one != other:
+            yield place, f"{ascii(one)[:80]}, not {ascii(other)[:80]}"
+
+
+def _rounded(estimate: Mapping[str, Any]) -> dict[str, Any]:
+    return {"mean": round(float(estimate["mean"]), 6), "ci95": [round(float(end), 6) for end in estimate["ci95"]]}
+
+
+def _error(estimate: Mapping[str, Any]) -> float:
+    """Return the standard error that an interval stands for."""
+    low, high = estimate["ci95"]
+    return (high - low) / 2 / 1.96
+
+
+if __name__ == "__main__":
+    try:
+        answer = _serve(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+    except JaxmasError as error:
+        answer = {"error": str(error).removeprefix(f"{sys.argv[1]}: ")}
+    print(json.dumps(answer))
