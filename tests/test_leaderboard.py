@@ -94,6 +94,7 @@ def change(path: str, value: Any) -> Callable[[dict], Any]:
     return changed
 
 
+VERIFIED = {"queries": 64, "seeds": "0" * 64, "reward": estimate(0.3), **dict.fromkeys(result_files.MADE_BY)}
 BAD: dict[str, tuple[Callable[[dict], Any], str]] = {
     "other format": (change("format", "jaxmas-result-2"), "format is 'jaxmas-result-2'"),
     "missing key": (lambda found: found["entry"].pop("name"), "entry.name is missing"),
@@ -150,13 +151,7 @@ BAD: dict[str, tuple[Callable[[dict], Any], str]] = {
     "quote in a link": (change("entry.link", 'https://example.org/"x'), "an address that begins with https://"),
     "no date": (change("provenance.date", "yesterday"), "a date as 2026-01-31"),
     "verified by nobody": (change("entry.status", "verified"), "verification is null for a verified row"),
-    "verified in secret": (
-        lambda found: found.update(
-            verification={"queries": 64, "seeds": "0" * 64, "reward": estimate(0.3)}
-            | dict.fromkeys(result_files.MADE_BY)
-        ),
-        "verification has to be null",
-    ),
+    "verified in secret": (change("verification", VERIFIED), "verification has to be null"),
     "own status": (change("entry.status", "best"), "'self-reported' or 'verified'"),
 }
 

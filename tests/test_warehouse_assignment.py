@@ -1,5 +1,6 @@
 """Assignment: Hungarian against scipy's, auction within its bound, the greedy ones against slow references."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
+import jaxmas
 from jaxmas.algorithms.warehouse_assignment import (
     THOROUGH,
     auction,
@@ -18,7 +20,8 @@ from jaxmas.algorithms.warehouse_assignment import (
     regret,
     shortest_first,
 )
-from jaxmas.environments.warehouse.observe import AGE, LENGTH
+from jaxmas.environments.warehouse.motion import pose
+from jaxmas.environments.warehouse.observe import AGE, CROWD, CROWDS, LENGTH
 from jaxmas.types import TeamObservation
 
 SHAPES = ((6, 9), (9, 6), (8, 8))
@@ -37,7 +40,7 @@ def instances(shape: tuple[int, int], count: int, closed: float = 0.0) -> np.nda
 def team_of(far: np.ndarray, age: np.ndarray | None = None, length: np.ndarray | None = None) -> TeamObservation:
     """Return a team observation of so many robots and orders, with what the rules look at."""
     agents, orders = far.shape
-    tokens = np.zeros((orders, LENGTH + 1), np.float32)
+    tokens = np.zeros((orders, CROWDS.stop), np.float32)
     tokens[:, AGE] = 0 if age is None else age
     tokens[:, LENGTH] = 0 if length is None else length
     return TeamObservation(
@@ -133,9 +136,23 @@ def test_the_whole_way_counts_by_hand() -> None:
     assert shortest_first(jnp.array(far), team_of(far, length=np.array([3.0, 3.0]))).tolist() == [0]
 
 
-def test_crowded_orders_count_as_farther() -> None:
-    """Order 0 is a little nearer to robot 0, but two others stand next to it."""
-    far = np.array([[1.0, 1.05], [0.1, np.inf], [0.1, np.inf]], np.float32)
-    open_to_first = np.where(np.arange(3)[:, None] == 0, far, np.inf).astype(np.float32)
-    assert nearest_first(jnp.array(open_to_first), team_of(far)).tolist() == [0, -1, -1]
-    assert congestion_aware(jnp.array(open_to_first), team_of(far)).tolist() == [1, -1, -1]
+@pytest.mark.parametrize("crowd", [(0.25, 0.0), (0.0, 0.25)])
+def test_crowded_orders_count_as_farther(crowd: tuple[float, float]) -> None:
+    """Order 0 is a little nearer, but two robots stand beside its next stop, or beside its last."""
+    far = np.array([[1.0, 1.05]], np.float32)
+    team = team_of(far)
+    assert congestion_aware(jnp.array(far), team).tolist() == [0]
+    crowded = dataclasses.replace(team, task_tokens=team.task_tokens.at[0, CROWDS].set(jnp.array(crowd)))
+    assert congestion_aware(jnp.array(far), crowded).tolist() == [1]
+
+
+@pytest.mark.parametrize("scenario", ["warehouse-small-v0", "warehouse-problem-v0"])
+def test_crowds_are_the_robots_within_five_moves(scenario: str) -> None:
+    env, params = jaxmas.make(scenario)
+    state, team = env.reset(jax.random.key(3), params)
+    cells = np.asarray(pose(state.cell, state.heading))
+    last = np.sum(np.asarray(state.orders.stops) >= 0, axis=1) - 1
+    for at, stop in enumerate((np.zeros_like(last), last)):
+        goal = np.asarray(state.orders.stops)[np.arange(len(last)), stop]
+        away = np.asarray(params.distance)[goal][:, cells].astype(int)
+        assert np.array_equal(np.asarray(team.task_tokens)[:, CROWDS][:, at] * CROWD, (away <= 5).sum(axis=1))

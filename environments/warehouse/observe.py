@@ -14,8 +14,11 @@ from jaxmas.environments.warehouse.orders import Orders, carriers, next_goal
 from jaxmas.environments.warehouse.params import MARGIN, WORD, WarehouseParams
 from jaxmas.types import Observation, TeamObservation
 
-AGE, LENGTH = 5, 6
-"""The columns of order tokens that are their age and the way from their next stop to their last."""
+AGE, LENGTH, CROWDS = 5, 6, slice(7, 9)
+"""The columns of order tokens that are their age, the way from their next stop to their last, and how many robots are
+near these two."""
+BESIDE, CROWD = 5, 8.0
+"""Moves within which a robot is near a stop, and the unit of their number."""
 WINDOW = 3
 """Cells that a robot sees to each side."""
 RADIO = MARGIN
@@ -191,10 +194,12 @@ def team_observation(env, state, params: WarehouseParams) -> TeamObservation:
     age = jnp.minimum(state.step - orders.released, env.horizon) / env.horizon
     where = [params.place[params.goal_cell[which]] / shape for which in (goal, last)]
     length = ahead(orders, params) / FAR
-    tokens = jnp.concatenate([*where, jnp.stack([orders.owner >= 0, age, length], axis=1)], axis=1)
+    here = pose(state.cell, state.heading)[:, None]
+    far, beyond = params.distance[goal, here].astype(jnp.float32), params.distance[last, here]
+    crowds = [jnp.sum(each <= BESIDE, axis=0) / CROWD for each in (far, beyond)]
+    tokens = jnp.concatenate([*where, jnp.stack([orders.owner >= 0, age, length, *crowds], axis=1)], axis=1)
     carries = carriers(orders, state.task)
     robots = jnp.stack([state.task >= 0, carries, state.stopped > 0], axis=1)
-    far = params.distance[goal, pose(state.cell, state.heading)[:, None]].astype(jnp.float32)
     return TeamObservation(
         task_tokens=tokens.astype(jnp.float32),
         task_mask=orders.owner < 0,

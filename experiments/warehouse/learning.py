@@ -46,8 +46,8 @@ WINDOW: dict[str, Any] = {
     "plans_by": "strategy:nearest-first", "queries": 4, "capacity": 4096, "discount": 0.97, "agent_weight": 1.0,
 }  # fmt: skip
 ORDERS = {
-    "space": "pairs", "width": 16, "learner": "evolution", "plans": 32, "queries": 8, "deviation": 0.1,
-    "learning_rate": 0.01,
+    "space": "pairs", "width": 8, "learner": "evolution", "plans": 32, "queries": 8, "deviation": 0.2,
+    "learning_rate": 0.05,
 }  # fmt: skip
 MEDIUM = "c729ba6c11a26ca4"
 PARTS = {
@@ -67,7 +67,7 @@ PARTS = {
         MEDIUM,
         {
             "orders, pibt": System("meta-skill", ORDERS, "pibt"),
-            "orders, frozen-ippo": System("meta-skill", ORDERS, "frozen-ippo"),
+            "orders, greedy": System("meta-skill", ORDERS, "greedy"),
         },
         plays=15_360,
         seeds=3,

@@ -1,7 +1,8 @@
 """The pairs space: who does which task, a task for one agent at most; for any number of agents and tasks.
 
-A small network scores every pair of agent and task from how far they are apart and what both are like. Agents then
-choose one after the other, the nearest to a task first, among the tasks that are left.
+A small network scores every pair of agent and task from how far they are apart and what both are like: a weighted sum,
+which a few trials are enough to find, and the bonus of a hidden layer. Agents then choose one after the other, the
+nearest to a task first, among the tasks that are left.
 """
 
 import dataclasses
@@ -38,8 +39,12 @@ class PairsNetwork(nn.Module):
         """Return logits by head (of tasks, index 0 is none) and the value of the query."""
         overall = nn.Dense(self.width)(team.global_features)
         near = jnp.mean(jnp.where(team.agent_mask[:, None, None], team.pair_features, 0.0), axis=0)
+        about = jnp.concatenate([team.task_tokens, near], axis=-1)
+        appeal = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros, name="appeal")(about)[:, 0]
+        # Against the other tasks: how dear they all are is no reason to do nothing.
+        appeal = appeal - jnp.sum(jnp.where(team.task_mask, appeal, 0.0)) / jnp.maximum(jnp.sum(team.task_mask), 1)
         agents = nn.Dense(self.width, use_bias=False)(team.agent_tokens)
-        tasks = nn.Dense(self.width, use_bias=False)(jnp.concatenate([team.task_tokens, near], axis=-1))
+        tasks = nn.Dense(self.width, use_bias=False)(about)
         hidden, far = agents[:, None] + tasks[None] + overall, jnp.zeros(())
         if team.pair_features.shape[2]:
             hidden = hidden + nn.Dense(self.width, use_bias=False)(team.pair_features)
@@ -53,7 +58,7 @@ class PairsNetwork(nn.Module):
             return nn.Dense(count, kernel_init=nn.initializers.zeros, name=name)(agents).at[:, 0].add(USUAL)
 
         logits = {
-            "task": SHARP * jnp.concatenate([idle, bonus - far], axis=1),
+            "task": SHARP * jnp.concatenate([idle, appeal + bonus - far], axis=1),
             "role": head("role", self.num_roles),
             "tier": head("tier", self.num_tiers),
         }
