@@ -83,6 +83,11 @@ format: setup ## Format the code and mend what the linter can
 bench: setup ## Measure the speed over team sizes
 	$(PY) -m jaxmas.experiments.speed
 
+.PHONY: docs
+docs: setup ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --site-dir site
+	@echo "site/index.html"
+
 PEERS := .venv-peers
 
 .PHONY: bench-peers
@@ -100,5 +105,5 @@ $(PEERS)/.installed: constraints/peers-jax.txt constraints/peers-numpy.txt
 
 .PHONY: clean
 clean: ## Remove what the other targets leave, except .venv and .venv-peers
-	rm -rf .cache build dist jaxmas.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .cache build dist site jaxmas.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find jaxmas environments algorithms experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
