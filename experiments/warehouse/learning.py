@@ -46,8 +46,8 @@ WINDOW: dict[str, Any] = {
     "plans_by": "strategy:nearest-first", "queries": 4, "capacity": 4096, "discount": 0.97, "agent_weight": 1.0,
 }  # fmt: skip
 ORDERS = {
-    "space": "pairs", "width": 8, "learner": "evolution", "plans": 32, "queries": 8, "deviation": 0.2,
-    "learning_rate": 0.05,
+    "space": "pairs", "width": 1, "learner": "evolution", "plans": 32, "queries": 4, "deviation": 0.25,
+    "learning_rate": 0.1,
 }  # fmt: skip
 MEDIUM = "c729ba6c11a26ca4"
 PARTS = {
@@ -69,7 +69,7 @@ PARTS = {
             "orders, pibt": System("meta-skill", ORDERS, "pibt"),
             "orders, greedy": System("meta-skill", ORDERS, "greedy"),
         },
-        plays=15_360,
+        plays=10_240,
         seeds=3,
         reference="orders, pibt",
     ),

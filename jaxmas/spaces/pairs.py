@@ -1,8 +1,8 @@
 """The pairs space: who does which task, a task for one agent at most; for any number of agents and tasks.
 
 A small network scores every pair of agent and task from how far they are apart and what both are like: a weighted sum,
-which a few trials are enough to find, and the bonus of a hidden layer. Agents then choose one after the other, the
-nearest to a task first, among the tasks that are left.
+which a few trials are enough to find, and the bonus of a hidden layer. Agents then choose one after the other, those
+with the highest scores first, among the tasks that are left.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class PairsNetwork(nn.Module):
         hidden, far = agents[:, None] + tasks[None] + overall, jnp.zeros(())
         if team.pair_features.shape[2]:
             hidden = hidden + nn.Dense(self.width, use_bias=False)(team.pair_features)
-            far = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.ones, name="far")(team.pair_features)[:, :, 0]
+            far = team.pair_features[:, :, 0]
         hidden = nn.relu(hidden)
         bonus = nn.Dense(1, kernel_init=nn.initializers.zeros, name="bonus")(hidden)[:, :, 0]
         agents = nn.relu(agents + overall)
@@ -83,17 +83,17 @@ class PairsSpace:
         """Draw a task, a role and a tier for every agent."""
         keys = dict(zip(sorted(outputs), jax.random.split(key, len(outputs)), strict=True))
         noise = {name: jax.random.gumbel(keys[name], logits.shape) for name, logits in outputs.items()}
-        return self._chosen({name: logits + noise[name] for name, logits in outputs.items()}, team)
+        return self._chosen(outputs, {name: logits + noise[name] for name, logits in outputs.items()}, team)
 
     def mode(self, outputs: dict[str, Array], team: TeamObservation) -> dict[str, Array]:
         """Return the likeliest task of every agent, given those before."""
-        return self._chosen(outputs, team)
+        return self._chosen(outputs, outputs, team)
 
     def score(
         self, outputs: dict[str, Array], choice: dict[str, Array], team: TeamObservation
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Return the joint log-probability, and the mean entropy of an agent's task given those before."""
-        turn = _turns(team)
+        turn = _turns(outputs["task"], team)
         theirs = choice["task"][turn][:, None] == jnp.arange(outputs["task"].shape[1])
         taken = (jnp.cumsum(theirs, axis=0) - theirs > 0).at[:, 0].set(False)
         law = jnp.where(taken, FORBIDDEN, _possible(outputs["task"], team)[turn])
@@ -132,7 +132,7 @@ class PairsSpace:
     def explain(self, outputs: dict[str, Array], choice: dict[str, Array], team: TeamObservation) -> list[Decision]:
         """Return every agent's task, in the order in which they choose, with its probability given those before."""
         decisions, law = [], _possible(outputs["task"], team)
-        for agent in map(int, _turns(team)):
+        for agent in map(int, _turns(outputs["task"], team)):
             if team.agent_mask[agent]:
                 task = int(choice["task"][agent])
                 said = str(task - 1) if task else "none"
@@ -145,14 +145,14 @@ class PairsSpace:
         counts = {"task": 1 + space.num_tasks, "role": space.num_roles, "tier": space.num_tiers}
         return {name: jnp.zeros((agents, count)) for name, count in counts.items()}
 
-    def _chosen(self, scores: dict[str, Array], team: TeamObservation) -> dict[str, Array]:
-        """Let agents take, in their turns, the task that is left with the highest score."""
+    def _chosen(self, outputs: dict[str, Array], scores: dict[str, Array], team: TeamObservation) -> dict[str, Array]:
+        """Let agents take, in their turns by the outputs, the task that is left with the highest score."""
 
         def take(taken: Bool[Array, "choices"], score: Float[Array, "choices"]) -> tuple[Array, Int[Array, ""]]:
             task = jnp.argmax(jnp.where(taken, -jnp.inf, score))
             return taken.at[task].set(True).at[0].set(False), task
 
-        turn, possible = _turns(team), _possible(scores["task"], team)
+        turn, possible = _turns(outputs["task"], team), _possible(scores["task"], team)
         _, tasks = jax.lax.scan(take, jnp.zeros(possible.shape[1], bool), possible[turn])
         others = {name: jnp.argmax(scores[name], axis=1).astype(jnp.int32) for name in ("role", "tier")}
         return {"task": jnp.zeros(len(turn), jnp.int32).at[turn].set(tasks.astype(jnp.int32)), **others}
@@ -164,12 +164,10 @@ def _possible(scores: Float[Array, "num_agents choices"], team: TeamObservation)
     return jnp.where(jnp.pad(there, ((0, 0), (1, 0)), constant_values=True), scores, FORBIDDEN)
 
 
-def _turns(team: TeamObservation) -> Int[Array, "num_agents"]:
-    """Return the agents in the order in which they choose: the nearest to a task first, by the first pair feature."""
-    if not team.pair_features.shape[2]:
-        return jnp.arange(len(team.agent_mask))
-    far = jnp.where(team.agent_mask[:, None] & team.task_mask, team.pair_features[:, :, 0], jnp.inf)
-    return jnp.argsort(jnp.min(far, axis=1), stable=True)
+def _turns(scores: Float[Array, "num_agents choices"], team: TeamObservation) -> Int[Array, "num_agents"]:
+    """Return the agents in the order in which they choose: whose best task has the highest score first."""
+    best = jnp.max(jnp.where(team.agent_mask[:, None] & team.task_mask, scores[:, 1:], -jnp.inf), axis=1)
+    return jnp.argsort(-best, stable=True)
 
 
 DESIGN_SPACES.add("pairs", PairsSpace, "who does which task, from scores of agent and task; a task for one agent")
