@@ -190,7 +190,13 @@ def test_trained_executors_travel_with_their_designer(tmp_path: Path) -> None:
     assert all(np.array_equal(there[name], here[name]) for name in here)
 
 
-SYSTEMS = [name for name in ALGORITHMS.names() if name not in ("ippo", "mappo")]
+QUICK = ("meta-skill", "masrouter", "bandit", "aflow")
+"""One of each kind: a network on templates, one decision after another, no network, one design for all queries."""
+SYSTEMS = [
+    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+    for name in ALGORITHMS.names()
+    if name not in ("ippo", "mappo")
+]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
