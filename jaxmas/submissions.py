@@ -161,7 +161,8 @@ def command_of(record: RunRecord) -> str:
 def played(path: Path, seeds: Sequence[int], queries: int, limits: Limits) -> list[Outcomes]:
     """Return what every run of an archive does on the test queries of each seed, one after the other."""
     asked = {"seeds": list(seeds), "queries": queries, "memory": limits.memory}
-    words = [sys.executable, "-B", "-m", "jaxmas.submissions", str(path), json.dumps(asked)]
+    # Without -P a file beside the archive could be taken for a module.
+    words = [sys.executable, "-B", "-P", "-m", "jaxmas.submissions", str(path), json.dumps(asked)]
     package = Path(jaxmas.__file__).resolve().parents[1]
     found = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH", "")]))
     inherited = os.environ | {"PYTHONPATH": found, "JAX_ENABLE_COMPILATION_CACHE": "0"}
@@ -254,8 +255,10 @@ def verify(
     public = played(path, [0], asked, limits)
     again = _row(manifest, artifact, public, asked)
     for index, (one, other) in enumerate(zip(row["runs"], again["runs"], strict=True)):
+        odd = sorted(set(one["metrics"]) ^ set(other["metrics"]))
+        refuse(bool(odd), f"{reported} and what comes out again differ in having {', '.join(odd)}")
         for name, mean in other["metrics"].items():
-            claimed = one["metrics"].get(name, math.nan)
+            claimed = one["metrics"][name]
             refuse(
                 not abs(claimed - mean) <= tolerance * max(1.0, abs(mean)),
                 f"{reported} does not come out again: {name} of run {index} is {mean:.6f}, not {claimed:.6f}; "
@@ -264,15 +267,16 @@ def verify(
     secret = played(path, seeds, queries, limits)
     hidden = evaluation.summarise(secret)["reward"]
     known = again["metrics"]["reward"]
-    spread = math.hypot(*(_error(one) for one in (hidden.to_json(), known)))
+    spread = math.hypot(_error(public), _error(secret))
     refuse(
         abs(hidden.mean - known["mean"]) > SURE * spread,
         f"its reward is {known['mean']:.3f} on the test queries and {hidden} on secret ones, more than chance; "
         "it fits the test queries, not the scenario",
     )
     made = provenance()
-    row["entry"]["status"] = "verified"
-    row["verification"] = {
+    # The numbers are those that came out here, intervals and score with them.
+    again["entry"]["status"] = "verified"
+    again["verification"] = {
         "queries": queries * len(seeds),
         "seeds": digest,
         "reward": _rounded(hidden.to_json()),
@@ -280,8 +284,8 @@ def verify(
         "date": datetime.date.today().isoformat(),
         "device": made["device"],
     }
-    result_files.write(out, row)
-    return row
+    result_files.write(out, again)
+    return again
 
 
 def read_seeds(path: Path) -> tuple[list[int], str]:
@@ -293,7 +297,9 @@ def read_seeds(path: Path) -> tuple[list[int], str]:
     wrong = next((word for word, is_right in zip(words, right, strict=True) if not is_right), None)
     refuse(wrong is not None, f"{path} holds {ascii(wrong)[:40]}; seeds are whole numbers from 1 to {2**32 - 1}")
     refuse(not words, f"{path} holds no seed; write whole numbers from 1 to {2**32 - 1} into it")
-    return [int(word) for word in words], hashlib.sha256(data).hexdigest()
+    seeds = [int(word) for word in words]
+    refuse(len(set(seeds)) < len(seeds), f"{path} holds a seed twice; every query has to be another one")
+    return seeds, hashlib.sha256(data).hexdigest()
 
 
 def _row(manifest: Mapping[str, Any], artifact: str, outcomes: list[Outcomes], queries: int) -> Result:
@@ -339,10 +345,10 @@ def _rounded(estimate: Mapping[str, Any]) -> dict[str, Any]:
     return {"mean": round(float(estimate["mean"]), 6), "ci95": [round(float(end), 6) for end in estimate["ci95"]]}
 
 
-def _error(estimate: Mapping[str, Any]) -> float:
-    """Return the standard error that an interval stands for."""
-    low, high = estimate["ci95"]
-    return (high - low) / 2 / 1.96
+def _error(outcomes: list[Outcomes]) -> float:
+    """Return the standard error of the mean reward over queries alone: the runs are the same wherever they play."""
+    rewards = np.mean([outcome["reward"] for outcome in outcomes], axis=0)
+    return float(np.std(rewards, ddof=1) / math.sqrt(len(rewards)))
 
 
 if __name__ == "__main__":

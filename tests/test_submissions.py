@@ -99,6 +99,13 @@ CLAIMS: dict[str, tuple[Callable[[dict], Any], str]] = {
         "does not come out again: reward of run 0 is",
     ),
     "of another archive": (lambda row: row.update(artifact="0" * 64), "artifact is"),
+    "at more than it is played for": (
+        lambda row: (
+            [run["metrics"].update(beauty=1.0) for run in row["runs"]],
+            row["metrics"].update(beauty={"mean": 1.0, "ci95": [1.0, 1.0]}),
+        ),
+        "differ in having beauty",
+    ),
     "under another name": (lambda row: row["entry"].update(by="you"), "entry is"),
     "of other seeds": (lambda row: row["runs"][0].update(seed=5), "the list of seeds is"),
     "on queries of another seed": (lambda row: row["protocol"].update(seed=3), "protocol is"),
@@ -152,7 +159,14 @@ def test_secret_queries_tell_who_knows_the_test(
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "no seed"), ("12 x", "holds 'x'"), ("0", "holds '0'"), ("4294967296", "whole numbers"), ("-1", "holds '-1'")],
+    [
+        ("", "no seed"),
+        ("12 x", "holds 'x'"),
+        ("0", "holds '0'"),
+        ("4294967296", "whole numbers"),
+        ("7 8 7", "a seed twice"),
+        ("-1", "holds '-1'"),
+    ],
 )
 def test_seeds_have_to_be_some(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text(text)
