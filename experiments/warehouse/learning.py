@@ -11,6 +11,7 @@ than with PIBT; and what was learned on one floor is of use on others, less so t
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from jaxmas import evaluation, plots
 from jaxmas.catalog import STRATEGIES
 from jaxmas.checkpoints import atomic_write_json, atomic_write_text
 from jaxmas.experiments import compare, study
-from jaxmas.experiments.study import Part, Study, System, estimate, remembered, rounded, sizes, stem, values_of
+from jaxmas.experiments.study import Part, Study, System, estimate, rounded, sizes, stem, values_of
 from jaxmas.experiments.study_tables import cell, command, curves, made_by, records_of
 from jaxmas.headroom import World
 from jaxmas.runs import LoadedPolicy
@@ -112,29 +113,34 @@ class Settings(study.Settings):
     """Test queries."""
 
 
-def strategies(name: str, part: Part, settings: Settings) -> dict[str, Any]:
-    """Return what every strategy does with the scripted executors, on the test queries and on the other floors."""
+def strategies(part: Part, settings: Settings) -> dict[str, Any]:
+    """Return what every strategy does with the scripted executors, on the test queries and on the other floors.
 
-    def measure() -> dict[str, Any]:
-        rows: dict[str, Any] = {}
-        for executor in SCRIPTED:
-            world = compare.Setting(part.scenario, part.num_agents, executor=executor).build()
-            for strategy in STRATEGIES.names("warehouse"):
-                policy = compare.policy_of(f"strategy:{strategy}", world)
-                played = compare.play(world, policy, evaluation.query_keys("test", settings.test))
-                rows[f"{strategy}, {executor}"] = rounded(played, OUTCOMES) | {"executor": executor}
-                if strategy in QUICK:
-                    rows[f"{strategy}, {executor}"] |= elsewhere(policy, world)
-        return {"rows": rows}
-
-    file = settings.out / stem(name, settings) / "strategies.json"
-    return remembered(file, sizes(part, settings), measure)["rows"]
+    Parts share it, row by row: what a file keeps is not played again until it is deleted.
+    """
+    file = settings.out / "warehouse_learning_strategies.json"
+    played_in = {name: value for name, value in sizes(part, settings).items() if name != "plays"}
+    known = json.loads(file.read_text()) if file.exists() else {}
+    rows = known["rows"] if all(known.get(key) == value for key, value in played_in.items()) else {}
+    for executor in SCRIPTED:
+        world = compare.Setting(part.scenario, part.num_agents, executor=executor).build()
+        for strategy in STRATEGIES.names("warehouse"):
+            name = f"{strategy}, {executor}"
+            if name in rows:
+                continue
+            policy = compare.policy_of(f"strategy:{strategy}", world)
+            played = compare.play(world, policy, evaluation.query_keys("test", settings.test))
+            rows[name] = rounded(played, OUTCOMES) | {"executor": executor}
+            if strategy in QUICK:
+                rows[name] |= elsewhere(policy, world)
+            atomic_write_json(file, {**played_in, "rows": rows})
+    return rows
 
 
 def write(name: str, part: Part, settings: Settings) -> None:
     """Write a part's table and learning curves of what is finished."""
     part = dataclasses.replace(part, seeds=max(part.seeds, PARTS[name].seeds))
-    records, scripted = records_of(name, part, settings), strategies(name, part, settings)
+    records, scripted = records_of(name, part, settings), strategies(part, settings)
     methods = {system: row_of(part.systems[system], record, scripted) for system, record in records.items()}
     methods |= {f"strategy {name}": scripted_row(row) for name, row in scripted.items()}
     result = {"part": name, **sizes(part, settings), "command": command(settings, name), "methods": methods}
