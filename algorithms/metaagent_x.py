@@ -11,8 +11,7 @@
 | warm start, executors | a stronger model's solutions | ``--executor``: networks made by imitation are package data |
 | freezing | stagewise, executor first | the same, hard or by learning rate |
 
-One update is one executor-designer hierarchical roll-out: M designs per query, N executions per design. The file reads
-in that order: play → credit → both sides' steps, which are in ``jaxmas.co_training``.
+One update plays M designs per query and N executions of each; then come credit and both sides' steps (``co_training``).
 """
 
 import dataclasses
@@ -67,8 +66,7 @@ class MetaAgentXConfig:
     executor_group: Literal["question", "design"] = "question"
     """What an execution is measured against: all M·N of its query, or the N of its design."""
     advantage: Literal["group", "batch"] = "batch"
-    """Divide by the spread within the group, as published, or measure against the others of the group and divide by the
-    spread of the batch, so that queries on which all plays agree are not blown up."""
+    """Divide by the group's spread, as published, or by the batch's: queries on which all agree are not blown up."""
     agent_weight: float = 0.5
     """Share of an agent's own reward in what executors learn from; the rest is the team's."""
     agent_discount: float = 0.0
