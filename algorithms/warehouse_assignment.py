@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxmas.environments.warehouse.observe import AGE, CROWDS, LENGTH
+from jaxmas.matching import cheapest_first
 from jaxmas.plans import Plan
 from jaxmas.policies import TemplatePolicy
 from jaxmas.pytrees import pytree
@@ -26,34 +26,11 @@ Distances = Float[Array, "num_agents orders"]
 Tasks = Int[Array, "num_agents"]
 NEVER = 2.0**16
 """Stands for an infinite distance: more than any sum of true ones, and sums with it are exact in sixteenths."""
-TIES, FARTHEST, LAST = 2**12, 2**20 - 2, np.uint32(2**32 - 1)
-"""Pairs of equal distance that can be told apart, the distance beyond which all are alike, and the rank of pairs that
-are not to be had, which is above all others."""
 
 
 def nearest_first(far: Distances, team: TeamObservation) -> Tasks:
-    """Match the nearest pair, then the nearest of the rest, and so on.
-
-    All pairs that are each other's nearest can be matched at once; the result is the same. Distances count in
-    sixteenths of a move; equal ones are told apart by a number that no two pairs of a robot, or of an order, share.
-    """
-    agents, orders = far.shape
-    number = jnp.arange(orders, dtype=jnp.uint32)
-    apart = (jnp.arange(agents, dtype=jnp.uint32)[:, None] + number) % TIES
-    known = jnp.isfinite(far)
-    sixteenths = jnp.minimum(256 * far, FARTHEST).astype(jnp.uint32)
-    rank = jnp.where(known, sixteenths * TIES + apart, LAST)
-
-    def match(carry):
-        task, taken, _ = carry
-        left = jnp.where((task < 0)[:, None] & ~taken, rank, LAST)
-        lowest = jnp.min(left, axis=1, keepdims=True)
-        pairs = (left == lowest) & (left == jnp.min(left, axis=0)) & (left < LAST)
-        order = jnp.max(jnp.where(pairs, jnp.arange(orders), -1), axis=1)
-        return jnp.maximum(task, order), taken | jnp.any(pairs, axis=0), jnp.any(order >= 0)
-
-    start = jnp.full(agents, -1, jnp.int32), jnp.zeros(orders, bool), jnp.array(True)
-    return jax.lax.while_loop(lambda carry: carry[2], match, start)[0]
+    """Match the nearest pair, then the nearest of the rest, and so on."""
+    return cheapest_first(far)
 
 
 def first_come(far: Distances, team: TeamObservation) -> Tasks:

@@ -237,24 +237,34 @@ def test_pairs_are_a_distribution() -> None:
     outputs = {"task": jax.random.normal(jax.random.key(1), (3, 1 + tasks))}
     outputs |= {name: jnp.zeros((3, getattr(env.plan_space, f"num_{name}s"))) for name in ("role", "tier")}
     both = np.stack(np.meshgrid(*[np.arange(3)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
-    nothing = jnp.zeros((len(both), 3), jnp.int32)
-    choices = {"task": nothing.at[:, :2].set(both), "role": nothing, "tier": nothing}
+    orders = ((0, 1, 2), (1, 0, 2))
+    tasks_of = np.pad(np.repeat(both, 2, axis=0), ((0, 0), (0, 1)))
+    choices = {"task": tasks_of, "turn": np.tile(orders, (len(both), 1))}
+    choices |= {name: np.zeros_like(tasks_of) for name in ("role", "tier")}
     alike = -3 * np.log(env.plan_space.num_roles * env.plan_space.num_tiers)
-    score = jax.jit(jax.vmap(lambda choice: space.score(outputs, choice, team)[0]))
-    probs = np.exp(np.asarray(score(choices), np.float64) - alike)
-    assert (
-        probs.sum() == pytest.approx(1, abs=1e-4)
-        and (probs[(both[:, 0] == both[:, 1]) & (both[:, 0] > 0)] < 1e-9).all()
-    )
-    drawn = jax.jit(jax.vmap(lambda key: space.sample(outputs, key, team)["task"]))(
-        jax.random.split(jax.random.key(2), 20_000)
-    )
-    shares = np.bincount(np.asarray(drawn) @ [3, 1, 0], minlength=9) / 20_000
-    assert (np.abs(shares - probs) < 5 * np.sqrt(probs / 20_000) + 1e-3).all() and not drawn[:, 2].any()
-    said = space.explain(outputs, jax.tree.map(lambda leaf: leaf[5], choices), team)
-    keen = np.argsort(-np.max(np.asarray(outputs["task"])[:2, 1:3], axis=1))
-    assert [(each.what, each.value) for each in said] == [(f"task of agent {agent}", str(agent)) for agent in keen]
-    assert np.prod([each.probability for each in said]) == pytest.approx(probs[5], abs=1e-4)
+    score = jax.jit(jax.vmap(lambda choice: space.score(outputs, choice, team)))
+    log_probs, entropies = score(jax.tree.map(jnp.asarray, choices))
+    in_order = np.exp(np.asarray(log_probs, np.float64) - alike).reshape(-1, 2)
+    probs = in_order.sum(axis=1)
+    twice = (both[:, 0] == both[:, 1]) & (both[:, 0] > 0)
+    assert probs.sum() == pytest.approx(1, abs=1e-4) and (probs[twice] < 1e-9).all() and np.ptp(in_order[5]) > 0.005
+    sample = jax.jit(jax.vmap(lambda key: space.sample(outputs, key, team)))
+    drawn = jax.tree.map(np.asarray, sample(jax.random.split(jax.random.key(2), 20_000)))
+    late = np.argsort(drawn["turn"], axis=1)[:, 0] > np.argsort(drawn["turn"], axis=1)[:, 1]
+    shares = np.bincount(drawn["task"] @ [6, 2, 0] + late, minlength=18).reshape(-1, 2) / 20_000
+    assert (np.abs(shares - in_order) < 5 * np.sqrt(in_order / 20_000) + 1e-3).all() and not drawn["task"][:, 2].any()
+    # Agent 1 first takes task 2, which agent 0 then cannot: by hand, from what is left at either turn.
+    weight = np.exp(np.asarray(outputs["task"], np.float64)[:2, :3])
+    shares = weight[1, 2] / weight.sum(), weight[0, 1] / weight[0, :2].sum()
+    assert in_order[5, 1] == pytest.approx(shares[0] * shares[1], abs=1e-4)
+    laws = weight.ravel() / weight.sum(), weight[0, :2] / weight[0, :2].sum()
+    assert entropies[11] == pytest.approx(-sum((law * np.log(law)).sum() for law in laws) / 2, abs=1e-3)
+    said = space.explain(outputs, jax.tree.map(lambda leaf: jnp.asarray(leaf[11]), choices), team)
+    assert [(each.what, each.value) for each in said] == [("task of agent 1", "1"), ("task of agent 0", "0")]
+    assert [each.probability for each in said] == pytest.approx([weight[1, 2] / weight[1].sum(), shares[1]], abs=1e-4)
+    mode = space.mode(outputs, team)
+    first = np.unravel_index(weight.argmax(), weight.shape)
+    assert next(int(agent) for agent in mode["turn"] if agent < 2) == first[0] and mode["task"][first[0]] == first[1]
 
 
 def test_layers_are_a_distribution() -> None:

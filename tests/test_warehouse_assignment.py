@@ -21,7 +21,7 @@ from jaxmas.algorithms.warehouse_assignment import (
     shortest_first,
 )
 from jaxmas.environments.warehouse.motion import pose
-from jaxmas.environments.warehouse.observe import AGE, CROWD, CROWDS, LENGTH
+from jaxmas.environments.warehouse.observe import AGE, CROWD, CROWDS, LENGTH, WIDER
 from jaxmas.types import TeamObservation
 
 SHAPES = ((6, 9), (9, 6), (8, 8))
@@ -40,7 +40,7 @@ def instances(shape: tuple[int, int], count: int, closed: float = 0.0) -> np.nda
 def team_of(far: np.ndarray, age: np.ndarray | None = None, length: np.ndarray | None = None) -> TeamObservation:
     """Return a team observation of so many robots and orders, with what the rules look at."""
     agents, orders = far.shape
-    tokens = np.zeros((orders, CROWDS.stop), np.float32)
+    tokens = np.zeros((orders, WIDER.stop), np.float32)
     tokens[:, AGE] = 0 if age is None else age
     tokens[:, LENGTH] = 0 if length is None else length
     return TeamObservation(
@@ -147,7 +147,7 @@ def test_crowded_orders_count_as_farther(crowd: tuple[float, float]) -> None:
 
 
 @pytest.mark.parametrize("scenario", ["warehouse-small-v0", "warehouse-problem-v0"])
-def test_crowds_are_the_robots_within_five_moves(scenario: str) -> None:
+def test_crowds_are_the_robots_within_five_and_ten_moves(scenario: str) -> None:
     env, params = jaxmas.make(scenario)
     state, team = env.reset(jax.random.key(3), params)
     cells = np.asarray(pose(state.cell, state.heading))
@@ -155,4 +155,6 @@ def test_crowds_are_the_robots_within_five_moves(scenario: str) -> None:
     for at, stop in enumerate((np.zeros_like(last), last)):
         goal = np.asarray(state.orders.stops)[np.arange(len(last)), stop]
         away = np.asarray(params.distance)[goal][:, cells].astype(int)
-        assert np.array_equal(np.asarray(team.task_tokens)[:, CROWDS][:, at] * CROWD, (away <= 5).sum(axis=1))
+        for columns, moves in ((CROWDS, 5), (WIDER, 10)):
+            crowd = np.asarray(team.task_tokens)[:, columns][:, at] * CROWD
+            assert np.array_equal(crowd, (away <= moves).sum(axis=1))

@@ -14,11 +14,11 @@ from jaxmas.environments.warehouse.orders import Orders, carriers, next_goal
 from jaxmas.environments.warehouse.params import MARGIN, WORD, WarehouseParams
 from jaxmas.types import Observation, TeamObservation
 
-AGE, LENGTH, CROWDS = 5, 6, slice(7, 9)
-"""The columns of order tokens that are their age, the way from their next stop to their last, and how many robots are
-near these two."""
-BESIDE, CROWD = 5, 8.0
-"""Moves within which a robot is near a stop, and the unit of their number."""
+AGE, LENGTH, CROWDS, WIDER = 5, 6, slice(7, 9), slice(9, 11)
+"""The columns of order tokens that are their age, the way from their next stop to their last, how many robots are
+beside these two, and how many are around them."""
+BESIDE, AROUND, CROWD = 5, 10, 8.0
+"""Moves within which a robot is beside a stop, and around it; the unit of their number."""
 WINDOW = 3
 """Cells that a robot sees to each side."""
 RADIO = MARGIN
@@ -196,7 +196,7 @@ def team_observation(env, state, params: WarehouseParams) -> TeamObservation:
     length = ahead(orders, params) / FAR
     here = pose(state.cell, state.heading)[:, None]
     far, beyond = params.distance[goal, here].astype(jnp.float32), params.distance[last, here]
-    crowds = [jnp.sum(each <= BESIDE, axis=0) / CROWD for each in (far, beyond)]
+    crowds = [jnp.sum(each <= reach, axis=0) / CROWD for reach in (BESIDE, AROUND) for each in (far, beyond)]
     tokens = jnp.concatenate([*where, jnp.stack([orders.owner >= 0, age, length, *crowds], axis=1)], axis=1)
     carries = carriers(orders, state.task)
     robots = jnp.stack([state.task >= 0, carries, state.stopped > 0], axis=1)
