@@ -83,7 +83,7 @@ class _World(_Files):
     num_agents: int | None = None
     """Slots of the team; the scenario's own number by default."""
     coordination_interval: int | None = None
-    """Steps between plans; one plan per query by default."""
+    """Steps between plans; by default those of the run that is played, else the scenario's."""
     executor: Executor | None = None
     """Who does the work; by default a run's own trained executor, else the scenario's."""
     seed: int = 0
@@ -522,7 +522,21 @@ def _setting(command: _World) -> Any:
     from jaxmas.experiments.compare import Setting
 
     fields = ("scenario", "num_agents", "coordination_interval", "executor", "files")
-    return Setting(*(getattr(command, name) for name in fields))
+    setting = Setting(*(getattr(command, name) for name in fields))
+    if setting.coordination_interval is None:
+        return dataclasses.replace(setting, coordination_interval=_own_interval(command))
+    return setting
+
+
+def _own_interval(command: _World) -> int | None:
+    """Return the steps between the plans of the run that is played alone in its own scenario; None elsewhere."""
+    from jaxmas.runs import read_record
+
+    policy = getattr(command, "policy", ())
+    if not isinstance(policy, str) or not (Path(policy) / "config.json").is_file():
+        return None
+    record = read_record(Path(policy))
+    return record.coordination_interval if record.scenario == command.scenario else None
 
 
 def _check_counts(command: Any, **least: int) -> None:

@@ -24,6 +24,7 @@ from jaxmas.cli import COMMANDS, Bench, main
 from jaxmas.experiments.compare import Setting
 from jaxmas.progress import progress
 from jaxmas.registry import Scenario
+from jaxmas.runs import RunRecord, write_record
 
 PROBE, WORKFLOW = "probe-context-v0", "workflow-mixed-v0"
 SMALL = ("--algo.updates", "2", "--algo.queries", "4", "--algo.plans", "4", "--algo.width", "8")
@@ -414,3 +415,18 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         pass
     assert "Traceback" not in SimpleNamespace(err=process.stderr.read()).err  # type: ignore[union-attr]
     process.wait(timeout=60)
+
+
+def test_a_run_is_played_with_its_own_plans_per_query(tmp_path: Path) -> None:
+    """In its own scenario, unless somebody says otherwise."""
+    record = RunRecord("workflow-mixed-v0", 16, 3, "scripted", "meta-skill", {}, 0, "", {})
+    write_record(tmp_path, record)
+
+    def interval(scenario: str, policy: str = str(tmp_path), given: int | None = None) -> int | None:
+        command = cli.Evaluate(scenario=scenario, policy=policy, coordination_interval=given)
+        return cli._setting(command).coordination_interval
+
+    assert interval("workflow-mixed-v0") == 3 and interval("workflow-mixed-v0", given=4) == 4
+    assert interval("workflow-roster-v0") is None and interval("workflow-mixed-v0", "strategy:mesh") is None
+    compare = cli.Compare(scenario="workflow-mixed-v0", policy=(str(tmp_path),))
+    assert cli._setting(compare).coordination_interval is None
