@@ -5,31 +5,44 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-TIES, DEAREST, LAST = 2**12, 2**20 - 2, np.uint32(2**32 - 1)
-"""Pairs of equal cost that can be told apart, the cost beyond which all are alike, in 1/256, and the rank of pairs that
-are not to be had, which is above all others."""
+TIES = 2**12
+"""Pairs of equal cost that can be told apart, unless there are more agents or tasks."""
+LAST = np.uint32(2**32 - 1)
+"""The rank of pairs that are not to be had, above all others."""
+AT_ONCE = 64
+"""Agents that propose at once: more are done sooner, fewer look at fewer pairs in vain."""
 
 
 def cheapest_first(cost: Float[Array, "num_agents tasks"]) -> Int[Array, "num_agents"]:
     """Match the cheapest pair, then the cheapest of the rest, and so on; -1 for agents without a task.
 
     Costs are not negative, infinite for pairs that are not to be had, and count in 1/256; equal ones are told apart by
-    a number that no two pairs of an agent, or of a task, share. All pairs that are each other's cheapest can be matched
-    at once; the result is the same.
+    a number that no two pairs of an agent, or of a task, share. That matching is the only stable one where agents and
+    tasks rank a pair alike, so that agents find it by proposing, in any order, to the cheapest task that has no cheaper
+    proposal (Gale and Shapley 1962): most pairs are looked at once or twice.
     """
     agents, tasks = cost.shape
-    number = jnp.arange(tasks, dtype=jnp.uint32)
-    apart = (jnp.arange(agents, dtype=jnp.uint32)[:, None] + number) % TIES
-    known = jnp.isfinite(cost)
-    rank = jnp.where(known, jnp.minimum(256 * cost, DEAREST).astype(jnp.uint32) * TIES + apart, LAST)
+    ties = 1 << (max(TIES, agents, tasks) - 1).bit_length()
+    dearest = 2**32 // ties - 2
+    apart = jnp.arange(agents, dtype=jnp.uint32)[:, None] + jnp.arange(tasks, dtype=jnp.uint32) & (ties - 1)
+    # By way of int32, which processors turn many floats into at once.
+    grade = jnp.minimum(256 * cost, dearest).astype(jnp.int32).astype(jnp.uint32)
+    rank = jnp.where(cost < jnp.inf, grade * ties + apart, LAST)
 
-    def match(carry):
-        task, taken, _ = carry
-        left = jnp.where((task < 0)[:, None] & ~taken, rank, LAST)
-        lowest = jnp.min(left, axis=1, keepdims=True)
-        pairs = (left == lowest) & (left == jnp.min(left, axis=0)) & (left < LAST)
-        found = jnp.max(jnp.where(pairs, jnp.arange(tasks), -1), axis=1)
-        return jnp.maximum(task, found), taken | jnp.any(pairs, axis=0), jnp.any(found >= 0)
+    def propose(carry):
+        holder, held, seeks = carry
+        who = jnp.nonzero(seeks, size=min(AT_ONCE, agents), fill_value=agents)[0]
+        offer = jnp.min(jnp.where(rank[who] < held, rank[who], LAST), axis=1)
+        offer = jnp.where(who < agents, offer, LAST)
+        task = jnp.where(offer < LAST, (offer - who.astype(jnp.uint32)) & (ties - 1), tasks).astype(jnp.int32)
+        best = jnp.full(tasks, LAST).at[task].min(offer, mode="drop")
+        wins = (task < tasks) & (best[task] == offer)
+        place = jnp.where(wins, task, tasks)
+        # Who is refused seeks on, who is displaced does so again.
+        seeks = seeks.at[who].set((task < tasks) & ~wins, mode="drop")
+        seeks = seeks.at[jnp.where(wins, holder[task], agents)].set(True, mode="drop")
+        return holder.at[place].set(who, mode="drop"), jnp.minimum(held, best), seeks
 
-    start = jnp.full(agents, -1, jnp.int32), jnp.zeros(tasks, bool), jnp.array(True)
-    return jax.lax.while_loop(lambda carry: carry[2], match, start)[0]
+    start = jnp.full(tasks, agents), jnp.full(tasks, LAST), jnp.any(rank < LAST, axis=1)
+    holder = jax.lax.while_loop(lambda carry: jnp.any(carry[2]), propose, start)[0]
+    return jnp.full(agents, -1, jnp.int32).at[holder].set(jnp.arange(tasks, dtype=jnp.int32), mode="drop")
