@@ -18,6 +18,7 @@ from jaxmas.executors import Trainable, legal
 from jaxmas.learning import decision_gae
 from jaxmas.pytrees import pytree
 from jaxmas.rollout import ExecutorStep
+from jaxmas.types import Scalar
 
 
 @pytree
@@ -136,8 +137,8 @@ def advantages(
     rows: Rows,
     values: Float[Array, "rows time"],
     rewards: Float[Array, "episodes steps num_agents"],
-    discount: float,
-    trace: float,
+    discount: Scalar,
+    trace: Scalar,
 ) -> Float[Array, "rows time"]:
     """Return generalised advantages along every agent's own decisions."""
     decided = as_table(rows, jnp.ones_like(values), rewards.shape) > 0

@@ -32,7 +32,7 @@ from jaxmas.logs import log_plays
 from jaxmas.registry import LEARNERS
 from jaxmas.rollout import MetaStep
 from jaxmas.search import Search, anyone, soft_mixed
-from jaxmas.types import MetaPolicy, TeamObservation
+from jaxmas.types import MetaPolicy, Scalar, TeamObservation
 
 
 @runtime_checkable
@@ -287,7 +287,7 @@ class Distillation(OnNetwork):
         return params, memory, log_plays(steps, returns(steps)) | report | {"teacher": teacher}
 
 
-def imitated(steps: MetaStep, temperature: float) -> tuple[Float[Array, "queries plans boundaries"], Float[Array, ""]]:
+def imitated(steps: MetaStep, temperature: Scalar) -> tuple[Float[Array, "queries plans boundaries"], Float[Array, ""]]:
     """Return in what proportion the decisions of a query's plans are imitated, and what that earns."""
     earned = returns(steps)
     share = jax.nn.softmax(earned / temperature, axis=1)

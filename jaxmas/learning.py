@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
+from jaxmas.types import Scalar
+
 
 def leave_one_out(
     rewards: Float[Array, "*batch group"], counts: Bool[Array, "*batch group"] | None = None
@@ -56,7 +58,7 @@ def gae(
     values: Float[Array, "time"],
     next_values: Float[Array, "time"],
     going_on: Float[Array, "time"],
-    trace: float,
+    trace: Scalar,
 ) -> Float[Array, "time"]:
     """Return generalised advantages over semi-Markov transitions.
 
@@ -78,8 +80,8 @@ def decision_gae(
     rewards: Float[Array, "time *batch"],
     values: Float[Array, "time *batch"],
     decided: Bool[Array, "time *batch"],
-    discount: float,
-    trace: float,
+    discount: Scalar,
+    trace: Scalar,
 ) -> Float[Array, "time *batch"]:
     """Return generalised advantages of decisions at some of the steps of an episode; elsewhere they mean nothing.
 
@@ -100,7 +102,7 @@ def decision_gae(
     return jax.lax.scan(back, (nothing, nothing, nothing), (rewards, values, decided), reverse=True)[1]
 
 
-def clipped_surrogate(log_ratio: Float[Array, "*b"], advantage: Float[Array, "*b"], clip: float) -> Float[Array, "*b"]:
+def clipped_surrogate(log_ratio: Float[Array, "*b"], advantage: Float[Array, "*b"], clip: Scalar) -> Float[Array, "*b"]:
     """Return −min(ρ A, clip(ρ, 1 − ε, 1 + ε) A), ρ = π/π_old (PPO, Schulman et al. 2017, arXiv 1707.06347, eq. 7)."""
     ratio = jnp.exp(log_ratio)
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
@@ -141,9 +143,9 @@ def surrogate_loss(
     advantage: Float[Array, "*b"],
     counts: Bool[Array, "*b"],
     *,
-    clip: float,
+    clip: Scalar,
     entropy_weight: Any = 0.0,
-    kl: float = 0.0,
+    kl: Scalar = 0.0,
     anchor: Any = None,
 ) -> Callable[[Any], tuple[Float[Array, ""], dict[str, Array]]]:
     """Return the loss whose gradient is followed: clipped surrogate − entropy, the mean of the decisions that count.
@@ -168,12 +170,12 @@ def surrogate_loss(
     return loss
 
 
-def falling_adam(rate: float, steps: int, max_gradient: float) -> optax.GradientTransformation:
+def falling_adam(rate: Scalar, steps: int, max_gradient: Scalar) -> optax.GradientTransformation:
     """Return Adam with clipped gradients and a learning rate that falls to a tenth over ``steps``."""
     schedule = optax.linear_schedule(rate, 0.1 * rate, steps)
     return optax.chain(optax.clip_by_global_norm(max_gradient), optax.adam(schedule))
 
 
-def linear(start: float, end: float, progress: Float[Array, ""]) -> Float[Array, ""]:
+def linear(start: Scalar, end: Scalar, progress: Float[Array, ""]) -> Float[Array, ""]:
     """Return the value of a linear schedule at ``progress`` in [0, 1]."""
     return start + (end - start) * jnp.clip(progress, 0, 1)

@@ -137,12 +137,19 @@ def load_policy(spec: str, env: Environment, params: Any, *, greedy: bool = True
     if not out.exists():
         raise JaxmasError(f"policy {spec!r} is neither strategy:NAME nor a run directory; see jaxmas list")
     record, config, state = _restore(out, env, params)
+    return trained_policy(f"{record.algorithm} ({out.name})", config, state, env, params, greedy=greedy)
+
+
+def trained_policy(
+    name: str, config: Any, state: Any, env: Environment, params: Any, *, greedy: bool = True
+) -> LoadedPolicy:
+    """Return the meta-policy of a run's state; where the run trained none, the one that planned for it."""
     designer = config.designer(env, state, greedy)
     if designer is None:
         planner = load_policy(config.plans_by, env, params, greedy=greedy)
         designer = planner.meta, planner.meta_params
     meta, weights = designer
-    return LoadedPolicy(f"{record.algorithm} ({out.name})", meta, weights, config.executor(env, state))
+    return LoadedPolicy(name, meta, weights, config.executor(env, state))
 
 
 def load_executor(spec: str, env: Environment, params: Any) -> tuple[Executor, Any]:

@@ -95,7 +95,33 @@ def train(
     env, params = jaxmas.make(scenario, **sizes, **(files or {}))
     executor = executor or SCENARIOS[scenario].executor
     start = starting_policies(config, executor, env, params)
-    record = RunRecord(
+    record = record_of(scenario, algorithm, config, env, params, executor, seed, files or {})
+    out = Path(out)
+    state = _open(out, record, config, env, params, start, resume)
+    checkpoints = Checkpoints(out)
+    while int(state.update) < config.updates:
+        began = time.perf_counter()
+        updates = min(CHUNK, config.updates - int(state.update))
+        state, logs = run_updates(config, env, params, start, state, updates)
+        row = log_row(config, int(state.update), state.params, logs, time.perf_counter() - began)
+        checkpoints.save(int(state.update), state)
+        append_row(out / "log.jsonl", row)
+        report(row)
+    return out
+
+
+def record_of(
+    scenario: str,
+    algorithm: str,
+    config: Algorithm,
+    env: Environment,
+    params: Any,
+    executor: str,
+    seed: int,
+    files: Mapping[str, Path],
+) -> RunRecord:
+    """Return what decides a run's outcome."""
+    return RunRecord(
         scenario=scenario,
         num_agents=env.num_agents,
         coordination_interval=env.coordination_interval,
@@ -105,20 +131,8 @@ def train(
         seed=seed,
         params=params_hash(params),
         provenance=provenance(),
-        files=checksums(files or {}),
+        files=checksums(files),
     )
-    out = Path(out)
-    state = _open(out, record, config, env, params, start, resume)
-    checkpoints = Checkpoints(out)
-    while int(state.update) < config.updates:
-        began = time.perf_counter()
-        updates = min(CHUNK, config.updates - int(state.update))
-        state, logs = run_updates(config, env, params, start, state, updates)
-        row = _row(config, state, logs, time.perf_counter() - began)
-        checkpoints.save(int(state.update), state)
-        _append(out / "log.jsonl", row)
-        report(row)
-    return out
 
 
 @functools.partial(jax.jit, static_argnames=("config", "env"))
@@ -139,12 +153,15 @@ def run_updates(
     return state, jax.tree.map(lambda *parts: np.concatenate(parts), *logs)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "env", "most"))
-def run_up_to(config: Algorithm, env: Environment, params: Any, start: Policies, state: Any, updates: Any, most: int):
-    """Run ``updates`` of at ``most`` so many: the compiled program that training repeats."""
+def repeat(config: Algorithm, env: Environment, params: Any, start: Policies, state: Any, updates: Any, most: int):
+    """Run ``updates`` of at ``most`` so many; return the state and the logs, stacked, with zeros beyond."""
     # Traced once, though its result's shape is asked for before.
     step = jax.jit(lambda state, _: config.update(env, params, start, state))
     return scan_up_to(step, state, jnp.arange(most), updates)
+
+
+run_up_to = jax.jit(repeat, static_argnames=("config", "env", "most"))
+"""The compiled program that training repeats."""
 
 
 def _open(out: Path, record: RunRecord, config: Algorithm, env: Any, params: Any, start: Policies, resume: bool) -> Any:
@@ -156,7 +173,7 @@ def _open(out: Path, record: RunRecord, config: Algorithm, env: Any, params: Any
     if not (out / "config.json").exists():
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise JaxmasError(f"{out} exists and is no run directory; choose another --out")
-        _check_numbers(params)
+        check_finite(params)
         state = fresh()
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -176,11 +193,11 @@ def _open(out: Path, record: RunRecord, config: Algorithm, env: Any, params: Any
     restored = Checkpoints(out).restore_latest(jax.eval_shape(fresh))
     if restored is None:
         return fresh()
-    _truncate(out / "log.jsonl", restored[0])
+    truncate_log(out / "log.jsonl", restored[0])
     return restored[1]
 
 
-def _check_numbers(params: Any) -> None:
+def check_finite(params: Any) -> None:
     """Refuse a world with a number that is none, before anything is written."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not np.all(np.isfinite(np.asarray(leaf))):
@@ -188,13 +205,16 @@ def _check_numbers(params: Any) -> None:
             raise JaxmasError(f"the world's parameter {name} is not finite; every entry has to be a finite number")
 
 
-def _row(config: Algorithm, state: Any, logs: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Return one log line: means over the chunk."""
+def log_row(config: Algorithm, update: int, weights: Any, logs: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return one log line: means over the chunk that ends with an update.
+
+    Raises:
+        JaxmasError: where the reward or the weights are no numbers any more.
+    """
     means = {name: _mean(values) for name, values in logs.items()}
-    update = int(state.update)
     if not np.isfinite(logs["reward"]).all():
         raise JaxmasError(f"the reward became {means['reward']} at update {update}; lower the learning rate")
-    if not all(np.all(np.isfinite(np.asarray(leaf))) for leaf in jax.tree.leaves(state.params)):
+    if not all(np.all(np.isfinite(np.asarray(leaf))) for leaf in jax.tree.leaves(weights)):
         raise JaxmasError(f"the weights are not finite any more at update {update}; lower the learning rate")
     queries = update * config.sizes.queries
     plans = queries * config.sizes.designs
@@ -208,12 +228,13 @@ def _mean(values: np.ndarray) -> float | None:
     return float(np.mean(known)) if known.size else None
 
 
-def _append(path: Path, row: dict[str, Any]) -> None:
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Append a line to a log."""
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
-def _truncate(path: Path, update: int) -> None:
+def truncate_log(path: Path, update: int) -> None:
     """Drop log lines after a checkpoint: the work behind them is done again."""
     rows = [row for row in read_log(path) if row["update"] <= update]
     atomic_write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

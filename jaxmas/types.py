@@ -5,7 +5,7 @@ Agents are always a leading array axis. Shapes are written once, in the annotati
 """
 
 import abc
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 from jaxmas.errors import refuse
 from jaxmas.plans import Plan, PlanSpace
 from jaxmas.pytrees import pytree
+
+Scalar: TypeAlias = float | Float[Array, ""]
+"""A number among the settings; a sweep gives each run of a program its own."""
 
 
 @pytree
