@@ -22,6 +22,7 @@ NAMES = {
     "warehouse.md": "The warehouse environment",
     "designers.md": "Designers",
     "training.md": "Training executors",
+    "sweeps.md": "Sweeps",
     "protocol.md": "The protocol",
     "results.md": "Results",
     "leaderboard.md": "The leaderboard",

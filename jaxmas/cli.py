@@ -75,6 +75,24 @@ class Train(_Files):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Train an algorithm with many seeds and settings, those that differ in numbers in one compiled program."""
+
+    spec: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SPEC.toml")]
+    """What is swept; docs/sweeps.md says what stands in it."""
+    out: Path
+    """Where the sweep goes: a run directory per trial, results.jsonl and table.md."""
+    resume: bool = False
+    """Go on with the sweep in --out: what is finished stays, the rest goes on from its last checkpoint."""
+    engine: Literal["local", "ray", "slurm"] = "local"
+    """Where programs run; ray and slurm need jaxmas[ray] and jaxmas[slurm]."""
+    workers: int = 1
+    """Programs at a time."""
+    json: bool = False
+    """Print one JSON object instead."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _World(_Files):
     """What every command that plays a scenario takes."""
 
@@ -265,6 +283,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "jaxmas train ippo workflow-mixed-v0 --out runs/ippo --algo.plans-by strategy:roles-by-skill",
         "jaxmas train metaagent-x workflow-crowd-v0 --num-agents 64 --executor frozen-90 --out runs/together",
     ),
+    "sweep": (
+        "jaxmas sweep sweep.toml --out runs/sweep",
+        "jaxmas sweep sweep.toml --out runs/sweep --resume",
+        "jaxmas sweep sweep.toml --out runs/sweep --engine ray --workers 8",
+    ),
     "evaluate": (
         "jaxmas evaluate workflow-mixed-v0 --policy strategy:roles-by-skill",
         "jaxmas evaluate workflow-mixed-v0 --policy runs/first --episodes 4096 --json",
@@ -355,6 +378,22 @@ def run_train(command: Any) -> dict[str, Any]:
     rows = read_log(out / "log.jsonl")
     record = dataclasses.asdict(read_record(out))
     return {"out": str(out), "seconds": sum(row["seconds"] for row in rows), "last": rows[-1], "run": record}
+
+
+def run_sweep(command: Sweep) -> dict[str, Any]:
+    """Train and evaluate every trial of a sweep."""
+    from jaxmas import sweeps
+
+    _check_counts(command, workers=1)
+    _check_out(command.out)
+    spec = sweeps.read(command.spec)
+    with progress("planning the sweep"):
+        plan = sweeps.open_sweep(spec, command.out, command.resume, command.engine)
+    total = sweeps.total_updates(plan, command.out)
+    with progress(f"training {spec.algorithm}, {len(plan.trials)} trials", total) as advance:
+        result = sweeps.run(plan, command.out, engine=command.engine, workers=command.workers, advance=advance)
+    described = {"scenario": spec.scenario, "algorithm": spec.algorithm, "episodes": spec.episodes}
+    return {"out": str(command.out), **described, **result}
 
 
 def run_evaluate(command: Evaluate) -> dict[str, Any]:
@@ -563,6 +602,7 @@ Command = tuple[type, Callable[[Any], dict[str, Any]]]
 COMMANDS: dict[str, Command] = {
     "list": (List, run_list),
     "train": (Train, run_train),
+    "sweep": (Sweep, run_sweep),
     "evaluate": (Evaluate, run_evaluate),
     "compare": (Compare, run_compare),
     "headroom": (Headroom, run_headroom),
@@ -584,7 +624,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except JaxmasError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        more = "; what was saved is kept, --resume goes on from it" if words[:1] == ["train"] else ""
+        more = "; what was saved is kept, --resume goes on from it" if words[:1] in (["train"], ["sweep"]) else ""
         return _fail(f"interrupted{more}", 130, "")
     except BrokenPipeError:
         # The reader of the output has gone, as `head` does; Python would complain once more while it ends.

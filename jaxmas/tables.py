@@ -34,8 +34,8 @@ def _table(console: Console, title: str, head: Sequence[str], rows: Sequence[Seq
 def _number(value: Any) -> str:
     """Return a number, or a mean with the half width of its interval."""
     if isinstance(value, Mapping):
-        low, high = value["ci95"]
-        return f"{value['mean']:.3f} ± {(high - low) / 2:.3f}"
+        mean, interval = f"{value['mean']:.3f}", value["ci95"]
+        return f"{mean} ± {(interval[1] - interval[0]) / 2:.3f}" if interval else mean
     if value is None:
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
@@ -63,6 +63,21 @@ def _train(console: Console, result: Mapping[str, Any]) -> None:
     console.print(f"trained for {result['seconds']:.0f} s; the run is in {escape(out)}")
     _table(console, "", names, [[_number(last[name]) for name in names]])
     console.print(f"next: jaxmas compare {result['run']['scenario']} --policy {escape(out)}")
+
+
+def _sweep(console: Console, result: Mapping[str, Any]) -> None:
+    rows, shown = result["rows"], 20
+    metrics = [name for name in ("reward", "success", "cost", "score") if any(name in row for row in rows)]
+    head = (*rows[0]["settings"], "seeds", *metrics)
+    cells = [
+        (*map(str, row["settings"].values()), f"{row['finished']} of {row['trials']}",
+         *(_number(row.get(name)) for name in metrics))
+        for row in rows[:shown]
+    ]  # fmt: skip
+    title = f"{result['algorithm']} on {result['scenario']}, {result['episodes']} test queries"
+    _table(console, title, head, cells)
+    counts = f"{result['trials']} trials in {result['programs']} programs, {result['failed']} failed"
+    console.print(f"{counts}; {len(rows)} settings: {result['out']}/table.md", markup=False, soft_wrap=True)
 
 
 def _evaluate(console: Console, result: Mapping[str, Any]) -> None:
@@ -171,6 +186,7 @@ def _submitted(console: Console, result: Mapping[str, Any]) -> None:
 SHOW: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "list": _list,
     "train": _train,
+    "sweep": _sweep,
     "evaluate": _evaluate,
     "compare": _compare,
     "headroom": _headroom,
