@@ -13,13 +13,13 @@ from jaxmas.design_policies import LearnedPolicy
 from jaxmas.groups import GroupSizes, play_groups, returns
 from jaxmas.registry import TEMPLATES
 from jaxmas.rollout import Policies
-from jaxmas.types import Environment
+from jaxmas.types import Environment, Scalar
 
 BATCH = 64
 """Designs per supervised step."""
 
 
-@functools.partial(jax.jit, static_argnames=("env", "designer", "steps", "queries", "temperature", "learning_rate"))
+@functools.partial(jax.jit, static_argnames=("env", "designer", "steps", "queries"))
 def imitate_templates(
     env: Environment,
     params: Any,
@@ -30,8 +30,8 @@ def imitate_templates(
     *,
     steps: int,
     queries: int,
-    temperature: float,
-    learning_rate: float,
+    temperature: Scalar,
+    learning_rate: Scalar,
 ) -> Any:
     """Return the designer's weights after imitation of the templates, in proportion to exp(reward / temperature).
 

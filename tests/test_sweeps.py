@@ -241,11 +241,18 @@ def test_settings_with_tracers_are_not_checked_and_others_stay() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["meta-skill", "ippo", "metaagent-x"])
-def test_most_numbers_of_the_algorithms_can_be_traced(algorithm) -> None:
-    env, params = jaxmas.make("signal-cue-v0" if algorithm == "ippo" else SCENARIO)
+@pytest.mark.parametrize(
+    ("algorithm", "scenario", "executor"),
+    [
+        ("meta-skill", SCENARIO, "act"),
+        ("ippo", "signal-cue-v0", "untrained"),
+        ("metaagent-x", "signal-context-v0", "untrained"),
+    ],
+)
+def test_learning_rates_and_their_like_can_be_traced(algorithm, scenario, executor) -> None:
+    env, params = jaxmas.make(scenario)
     config = ALGORITHMS[algorithm]()
-    start = starting_policies(config, "act" if algorithm != "ippo" else "untrained", env, params)
+    start = starting_policies(config, executor, env, params)
     names = [field.name for field in dataclasses.fields(config) if isinstance(field.default, float)]
     found = set(traceable(config, env, params, start, names, CHUNK))
     assert {name for name in names if "rate" in name or "entropy" in name or name == "clip"} <= found
@@ -460,7 +467,7 @@ def test_engines_give_the_same_results(tmp_path, monkeypatch, engine) -> None:
     """In other processes, which have chunks of their own size."""
     monkeypatch.undo()
     if engine != "local":
-        pytest.importorskip({"slurm": "submitit"}.get(engine, engine))
+        pytest.importorskip({"ray": "ray", "slurm": "submitit"}[engine])
     text = SPEC.replace("episodes = 32", "episodes = 32\nper_program = 2") + '[slurm]\ncluster = "local"\n'
     (tmp_path / "here").mkdir()
     here, _ = swept(tmp_path / "here", text)

@@ -40,7 +40,8 @@ def ray(folders: Sequence[Path], workers: int, advance: Advance) -> Ended:
         log_to_driver=False,
     )
     try:
-        task = ray.remote(run_program)
+        # Ray hides accelerators from tasks that do not ask for one.
+        task = ray.remote(run_program).options(num_gpus=1 if ray.cluster_resources().get("GPU") else 0)
         jobs = {task.remote(folder): folder for folder in folders}
         while jobs:
             (job,), _ = ray.wait(list(jobs))

@@ -22,7 +22,7 @@ from jaxmas.errors import JaxmasError
 from jaxmas.evaluation import query_keys
 from jaxmas.experiments.compare import play, summary
 from jaxmas.headroom import World
-from jaxmas.runs import starting_policies, trained_policy, write_record
+from jaxmas.runs import check_world, read_record, starting_policies, trained_policy, write_record
 from jaxmas.sweeps.batches import first_states, run_states, side_by_side
 from jaxmas.sweeps.plan import Plan, Program, Trial, read_plan
 from jaxmas.sweeps.results import folder_of, is_finished, write_result
@@ -111,7 +111,9 @@ class _Job:
         for _, trial in self.unfinished:
             folder, config = folder_of(self.out, trial), spec.config(trial.settings)
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / "config.json").exists():
+            if (folder / "config.json").exists():
+                check_world(read_record(folder), world.params)
+            else:
                 arguments = spec.scenario, spec.algorithm, config, world.env, world.params, name, trial.seed, files
                 write_record(folder, training.record_of(*arguments))
             training.truncate_log(folder / "log.jsonl", done)
