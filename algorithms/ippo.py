@@ -16,6 +16,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from jaxmas.critics import Critic
 from jaxmas.decisions import Decisions, Rows, advantages, collector, mean_over, merge, score
+from jaxmas.devices import split
 from jaxmas.errors import check_numbers, refuse
 from jaxmas.executors import Trainable, UntrainedExecutor, build, feature_size, starting_params
 from jaxmas.groups import GroupSizes, play_groups
@@ -188,7 +189,7 @@ def _epochs(config: IPPOConfig, loss: Any, carry: Any, batch: dict[str, Any], ke
 
     def step(carry, part):
         weights, moments = carry
-        (_, learned), gradient = jax.value_and_grad(loss, has_aux=True)(weights, part)
+        (_, learned), gradient = jax.value_and_grad(loss, has_aux=True)(weights, split(part))
         change, moments = optimiser(config).update(gradient, moments)
         return (optax.apply_updates(weights, change), moments), learned
 

@@ -117,23 +117,24 @@ def _named_leaves(tree: Any) -> tuple[list[str], list[Any]]:
     return [jax.tree_util.keystr(path) for path, _ in pairs], [leaf for _, leaf in pairs]
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Return whether a leaf is of typed keys."""
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _spec(name: str, leaf: Any) -> dict[str, Any]:
     """Describe a leaf by name, type and shape."""
     array = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-    if not _is_key(leaf) and (array.dtype.hasobject or array.dtype.kind in "USMm"):
+    if not is_key(leaf) and (array.dtype.hasobject or array.dtype.kind in "USMm"):
         raise TypeError(f"a checkpoint holds numbers and keys only, and {name} is a {type(leaf).__name__}")
     spec = {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
-    if _is_key(leaf) and isinstance(leaf, jax.Array):
+    if is_key(leaf) and isinstance(leaf, jax.Array):
         spec["impl"] = str(jax.random.key_impl(leaf))
     return spec
 
 
 def _to_host(leaf: Any) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
 
 def _storable(arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -191,9 +192,19 @@ def _manager(directory: Path, **options: Any) -> Iterator[Any]:
     """Open orbax's manager for one operation: a cached list of steps would go stale beside other processes."""
     with _orbax() as ocp:
         # Orbax drops old steps before the manifest of the new one is there, so it keeps all and `_prune` drops them.
+        if jax.process_count() > 1:
+            options |= _alone(ocp, directory)
         settings = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False, **options)
         with ocp.CheckpointManager(directory, options=settings) as manager:
             yield manager
+
+
+def _alone(ocp: Any, directory: Path) -> dict[str, Any]:
+    """Return options by which orbax waits for no other process."""
+    directory.mkdir(parents=True, exist_ok=True)
+    me = jax.process_index()
+    only = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
+    return {"create": False, "multiprocessing_options": only}
 
 
 def _write_manifest(folder: Path, step: int, specs: list[dict[str, Any]]) -> None:
@@ -318,13 +329,13 @@ def _read_arrays(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
 
 
 def _without_elements(leaf: Any) -> np.ndarray:
-    host = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    host = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
     return np.zeros(host.shape, host.dtype)
 
 
 def _like(leaf: Any, spec: dict[str, Any], array: np.ndarray) -> Any:
     """Turn a host array into what the template's leaf is."""
-    if _is_key(leaf):
+    if is_key(leaf):
         return _placed(jax.random.wrap_key_data(jnp.array(array), impl=spec["impl"]), leaf)
     if isinstance(leaf, np.generic):
         return array[()]

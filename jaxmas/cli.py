@@ -70,6 +70,14 @@ class Train(_Files):
     """Who does the work, at first where the algorithm trains it; the scenario's own executor by default."""
     resume: bool = False
     """Go on from the last good checkpoint in --out."""
+    devices: int = 1
+    """Devices of this process that the queries of an update are shared out over; of a CPU as many are made."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """Where the processes of several hosts meet: an address of the first one. Each runs the same command."""
+    processes: int = 1
+    """How many processes train together."""
+    process: int = 0
+    """Which of them this is, from 0; the first writes --out."""
     json: bool = False
     """Print one JSON object instead."""
 
@@ -280,6 +288,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "jaxmas train meta-skill workflow-mixed-v0 --out runs/first",
         "jaxmas train meta-skill workflow-mixed-v0 --out runs/slots --algo.space slots --algo.learner ppo",
         "jaxmas train meta-skill workflow-mixed-v0 --out runs/first --resume",
+        "jaxmas train meta-skill workflow-mixed-v0 --out runs/eight --devices 8",
         "jaxmas train ippo workflow-mixed-v0 --out runs/ippo --algo.plans-by strategy:roles-by-skill",
         "jaxmas train metaagent-x workflow-crowd-v0 --num-agents 64 --executor frozen-90 --out runs/together",
     ),
@@ -345,7 +354,8 @@ def run_list(command: List) -> dict[str, Any]:
 
 
 def run_train(command: Any) -> dict[str, Any]:
-    """Train; the log's last line is the result."""
+    """Train; the log's last line is the result, which is the first process's to tell."""
+    from jaxmas.devices import among_others, is_first
     from jaxmas.experiments.compare import Setting
     from jaxmas.runs import read_record
     from jaxmas.training import read_log, train
@@ -359,7 +369,7 @@ def run_train(command: Any) -> dict[str, Any]:
     _check_out(command.out)
     done = 0
     options |= {"seed": command.seed, "executor": setting.executor_name}
-    with progress(f"training {command.algorithm}", getattr(config, "updates", None)) as advance:
+    with among_others(), progress(f"training {command.algorithm}", getattr(config, "updates", None)) as advance:
 
         def report(row: Mapping[str, Any]) -> None:
             nonlocal done
@@ -372,9 +382,12 @@ def run_train(command: Any) -> dict[str, Any]:
             config,
             out=command.out,
             resume=command.resume,
+            devices=command.devices,
             report=report,
             **options,
         )
+    if not is_first():
+        return {}
     rows = read_log(out / "log.jsonl")
     record = dataclasses.asdict(read_record(out))
     return {"out": str(out), "seconds": sum(row["seconds"] for row in rows), "last": rows[-1], "run": record}
@@ -648,9 +661,11 @@ def _run(words: list[str]) -> int:
     command = _parse(words)
     if command is None:
         return 0
-    _start_jax()
+    _start_jax(command)
     name = next(name for name, (kind, _) in COMMANDS.items() if isinstance(command, kind))
     result = COMMANDS[name][1](command)
+    if not result:
+        return 0
     if command.json:
         print(json.dumps(_plain(result), allow_nan=False))
     else:
@@ -704,7 +719,6 @@ def _with_settings(command: type, named: list[str]) -> type:
     """Return a command with the settings of the algorithm that is among the words, as ``--algo.…``."""
     if not named:
         return command
-    _start_jax()
     from jaxmas.catalog import ALGORITHMS
 
     name = next((word for word in named if word in ALGORITHMS.names()), None)
@@ -737,10 +751,14 @@ def _one_line(box: str) -> str:
     return text[:1].lower() + text[1:].rstrip(".") or "the arguments cannot be read"
 
 
-def _start_jax() -> None:
+def _start_jax(command: Any) -> None:
     """Start JAX's backend; a platform that this machine lacks is one clear line."""
     import jax
 
+    if isinstance(command, Train):
+        from jaxmas.devices import start_jax
+
+        start_jax(command.devices, command.coordinator, command.processes, command.process)
     try:
         jax.devices()
     except RuntimeError as error:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from jaxmas.devices import split
 from jaxmas.executors import Trainable, legal
 from jaxmas.learning import decision_gae
 from jaxmas.pytrees import pytree
@@ -109,7 +110,7 @@ def merge(parts: Decisions) -> Decisions:
     """Return as one the decisions of parts that were played one after another, stacked along a leading axis."""
     episodes = math.prod(parts.rewards.team.shape[1:-1])
     begun = jnp.repeat(episodes * jnp.arange(len(parts.count)), parts.rows.episode.shape[1])
-    rows, rewards = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), (parts.rows, parts.rewards))
+    rows, rewards = split(jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), (parts.rows, parts.rewards)))
     rows = dataclasses.replace(rows, episode=rows.episode + begun[:, None])
     return Decisions(rows, rewards, jnp.sum(parts.count))
 

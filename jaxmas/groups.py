@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from jaxmas.devices import num_devices, shared_out, split
+from jaxmas.errors import refuse
 from jaxmas.rollout import ExecutorStep, MetaStep, Policies, meet, play_query
 from jaxmas.types import Environment
 
@@ -38,6 +40,16 @@ class GroupSizes:
         """Return how many parts the queries are played in."""
         return math.gcd(self.queries, PARTS)
 
+    def check_devices(self, devices: int) -> None:
+        """Refuse devices that cannot have equal shares of a part's queries."""
+        part = self.queries // self.parts
+        fewer = max(count for count in range(1, devices + 1) if part % count == 0)
+        refuse(
+            fewer < devices,
+            f"{devices} devices cannot share out {self.queries} queries, of which {part} are played at a time; "
+            f"take {fewer}, or a multiple of {PARTS * devices} queries",
+        )
+
 
 def play_groups(
     env: Environment,
@@ -60,34 +72,38 @@ def play_groups(
     ``[queries in part, designs, executions, boundaries, interval, …]``; what it returns is stacked over parts.
     """
 
-    def draw(key):
+    def draw(key, params):
         # One more split than it takes: these are the queries that the published tables were trained on.
         state, _ = env.reset(jax.random.split(key, 1)[0], params)
         return state, env.steps_left(state)
 
-    def execution(state, noise_key, plan_key, limit):
-        episode = meet(env, params, policies, state, noise_key)
-        learned = collect is not None
-        options = {"plan_key": plan_key, "discount": discount, "limit": limit}
-        options |= {"keep_steps": learned, "own_actions": learned}
-        return play_query(env, params, policies, episode, noise_key, **options)[1:]
-
-    def group(state, key, limit):
+    def group(query, limit, params, policies):
+        state, key = query
         noise, plan_keys = _group_keys(key, sizes)
-        shared = None if sizes.shared_noise else 0
-        each = jax.vmap(execution, in_axes=(None, 0, None, None))
-        return jax.vmap(each, in_axes=(None, shared, 0, None))(state, noise, plan_keys, limit)
+
+        def execution(noise_key, plan_key):
+            episode = meet(env, params, policies, state, noise_key)
+            learned = collect is not None
+            options = {"plan_key": plan_key, "discount": discount, "limit": limit}
+            options |= {"keep_steps": learned, "own_actions": learned}
+            return play_query(env, params, policies, episode, noise_key, **options)[1:]
+
+        each = jax.vmap(execution, in_axes=(0, None))
+        return jax.vmap(each, in_axes=(None if sizes.shared_noise else 0, 0))(noise, plan_keys)
 
     def part(inputs):
         states, keys, lengths = inputs
-        meta, steps = jax.vmap(group, in_axes=(0, 0, None))(states, keys, jnp.max(lengths))
+        play = shared_out(jax.vmap(group, in_axes=(0, None, None, None)))
+        meta, steps = play((states, keys), jnp.max(lengths), params, policies)
         return meta, None if steps is None or collect is None else collect(steps)
 
-    states, lengths = jax.vmap(draw)(jax.random.split(query_key, sizes.queries))
+    sizes.check_devices(num_devices())
+    draws = shared_out(jax.vmap(draw, in_axes=(0, None)))
+    states, lengths = draws(jax.random.split(query_key, sizes.queries), params)
     inputs = states, jax.random.split(play_key, sizes.queries), lengths
     order = jnp.argsort(lengths).reshape(sizes.parts, -1)
     meta, collected = jax.lax.map(part, jax.tree.map(lambda leaf: leaf[order], inputs))
-    return jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), meta), collected
+    return split(jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), meta)), collected
 
 
 def _group_keys(key: PRNGKeyArray, sizes: GroupSizes) -> tuple[Array, Array]:

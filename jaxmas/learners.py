@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxmas.design_policies import LearnedPolicy, Teacher
+from jaxmas.devices import split
 from jaxmas.errors import refuse
 from jaxmas.groups import GroupSizes, returns, score_designs
 from jaxmas.learning import (
@@ -204,7 +205,7 @@ class PPO(OnNetwork):
 
     def _step(self, config: Any, policy: LearnedPolicy, weight: Any, carry: tuple, part: dict[str, Any]):
         """Take one minibatch step of −surrogate + value error − entropy."""
-        weights, moments = carry
+        (weights, moments), part = carry, split(part)
         live, count = part["live"], jnp.maximum(jnp.sum(part["live"]), 1)
         mean = jnp.sum(part["advantage"] * live) / count
         deviation = jnp.sqrt(jnp.sum(live * (part["advantage"] - mean) ** 2) / count)

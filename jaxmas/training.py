@@ -15,6 +15,7 @@ import jaxmas
 from jaxmas.anchors import params_hash
 from jaxmas.catalog import SCENARIOS
 from jaxmas.checkpoints import Checkpoints, atomic_write_text
+from jaxmas.devices import check_same, from_first, is_first, local, mesh_of, over, put, whole
 from jaxmas.errors import JaxmasError
 from jaxmas.groups import GroupSizes
 from jaxmas.rollout import Policies, scan_up_to
@@ -72,7 +73,7 @@ class Algorithm(Protocol):
         ...
 
 
-def train(
+def train(  # noqa: PLR0913
     scenario: str,
     algorithm: str,
     config: Algorithm,
@@ -84,28 +85,42 @@ def train(
     executor: str | None = None,
     files: Mapping[str, Path] | None = None,
     resume: bool = False,
+    devices: int = 1,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Path:
     """Train, or go on training, and return the run directory; ``files`` are what the scenario is made of.
 
+    The queries of an update are shared out over so many ``devices`` of every process; the first process writes.
+
     Raises:
-        JaxmasError: where the directory holds another run, or a run and ``resume`` is not set.
+        JaxmasError: where the directory holds another run, or a run and ``resume`` is not set, and where the queries
+            cannot be shared out.
     """
+    mesh = mesh_of(devices)
+    config.sizes.check_devices(1 if mesh is None else mesh.size)
     sizes = {"num_agents": num_agents, "coordination_interval": coordination_interval}
     env, params = jaxmas.make(scenario, **sizes, **(files or {}))
     executor = executor or SCENARIOS[scenario].executor
     start = starting_policies(config, executor, env, params)
     record = record_of(scenario, algorithm, config, env, params, executor, seed, files or {})
+    check_same(record, devices)
     out = Path(out)
-    state = _open(out, record, config, env, params, start, resume)
+
+    def fresh() -> Any:
+        return first_state(config, env, params, jax.random.key(seed), start)
+
+    state = from_first(lambda: _open(out, record, fresh, params, resume), fresh)
+    state, params, start = put((state, params, start), mesh)
     checkpoints = Checkpoints(out)
     while int(state.update) < config.updates:
         began = time.perf_counter()
         updates = min(CHUNK, config.updates - int(state.update))
-        state, logs = run_updates(config, env, params, start, state, updates)
+        with over(mesh):
+            state, logs = run_updates(config, env, params, start, state, updates)
         row = log_row(config, int(state.update), state.params, logs, time.perf_counter() - began)
-        checkpoints.save(int(state.update), state)
-        append_row(out / "log.jsonl", row)
+        if is_first():
+            checkpoints.save(int(state.update), local(state))
+            append_row(out / "log.jsonl", row)
         report(row)
     return out
 
@@ -157,19 +172,15 @@ def repeat(config: Algorithm, env: Environment, params: Any, start: Policies, st
     """Run ``updates`` of at ``most`` so many; return the state and the logs, stacked, with zeros beyond."""
     # Traced once, though its result's shape is asked for before.
     step = jax.jit(lambda state, _: config.update(env, params, start, state))
-    return scan_up_to(step, state, jnp.arange(most), updates)
+    return whole(scan_up_to(step, state, jnp.arange(most), updates))
 
 
 run_up_to = jax.jit(repeat, static_argnames=("config", "env", "most"))
 """The compiled program that training repeats."""
 
 
-def _open(out: Path, record: RunRecord, config: Algorithm, env: Any, params: Any, start: Policies, resume: bool) -> Any:
+def _open(out: Path, record: RunRecord, fresh: Callable[[], Any], params: Any, resume: bool) -> Any:
     """Return the state to go on from: fresh in an empty place, the last good checkpoint with ``resume``."""
-
-    def fresh() -> Any:
-        return first_state(config, env, params, jax.random.key(record.seed), start)
-
     if not (out / "config.json").exists():
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise JaxmasError(f"{out} exists and is no run directory; choose another --out")
