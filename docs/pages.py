@@ -23,6 +23,7 @@ NAMES = {
     "designers.md": "Designers",
     "training.md": "Training executors",
     "sweeps.md": "Sweeps",
+    "devices.md": "Several devices and hosts",
     "protocol.md": "The protocol",
     "results.md": "Results",
     "leaderboard.md": "The leaderboard",
