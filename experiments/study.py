@@ -10,7 +10,7 @@ import dataclasses
 import gzip
 import json
 import multiprocessing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, ClassVar
@@ -193,8 +193,8 @@ def planning_in(env: Environment, policy: LoadedPolicy) -> LoadedPolicy:
 
 
 def rounded(outcomes: evaluation.Outcomes, names: tuple[str, ...]) -> dict[str, list[float]]:
-    """Return what the tables need of every test query."""
-    rows = {name: np.round(outcomes[name].astype(float), 4).tolist() for name in names}
+    """Return what the tables need of every test query, of what the environment counts."""
+    rows = {name: np.round(outcomes[name].astype(float), 4).tolist() for name in names if name in outcomes}
     success = np.round(outcomes["success"].astype(float), 4)
     whole = np.all(success == success.astype(int))
     return {"success": success.astype(int if whole else float).tolist(), **rows}
@@ -257,10 +257,12 @@ def config_of(system: System, world: World, plays: int) -> Any:
     return dataclasses.replace(config, updates=updates)
 
 
-def best_strategy(world: World) -> str:
-    """Return the strategy that earns most on validation queries."""
-    keys = evaluation.query_keys("validation", 2048)
-    policies = [policy for policy in compare.strategies_of(world) if policy.name != "random"]
+def best_strategy(world: World, queries: int = 2048, among: Collection[str] = ()) -> str:
+    """Return the strategy, of all or among these, that earns most on validation queries."""
+    keys = evaluation.query_keys("validation", queries)
+    policies = [
+        one for one in compare.strategies_of(world) if one.name in among or (not among and one.name != "random")
+    ]
     return max(policies, key=lambda policy: compare.play(world, policy, keys)["reward"].mean()).name
 
 
@@ -320,11 +322,9 @@ def run_study(settings: Settings, write: Callable[[str, Part, Any], None]) -> No
     study = settings.study
     for name in settings.parts:
         refuse(name not in study.parts, f"unknown part {name!r}; the parts are {', '.join(study.parts)}")
-    names = settings.parts or tuple(study.parts)
-    if settings.small:
-        names = tuple(study.small)
+    names = settings.parts or tuple(study.small if settings.small else study.parts)
     for name in names:
-        part, only = part_of(name, settings), settings.only or (study.small[name] if settings.small else ())
+        part, only = part_of(name, settings), settings.only or (study.small.get(name, ()) if settings.small else ())
         refuse(
             bool(only) and not any(system in part.systems for system in only),
             f"{name} has no system {', '.join(only)}; its systems are {'; '.join(part.systems)}",

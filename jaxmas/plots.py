@@ -164,6 +164,30 @@ def speeds(
     return figure
 
 
+def over_agents(
+    series: Mapping[str, tuple[Sequence[float], Sequence[Estimate]]],
+    fitted: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+) -> Any:
+    """Draw means with their 95 % intervals over numbers of agents, and curves ``(x, y)`` that some of them follow."""
+    with _canvas(4.1, WIDE) as (figure, axes):
+        for index, (name, (x, estimates)) in enumerate(series.items()):
+            # Side by side: intervals of one size would hide each other.
+            place = np.array(x, float) * 2 ** (0.06 * (index - (len(series) - 1) / 2))
+            mean, low, high = np.array([(one.mean, *one.ci95) for one in estimates]).T
+            errors, colour = [mean - low, high - mean], CYCLE[index % len(CYCLE)]
+            axes.errorbar(place, mean, errors, fmt="o", color=colour, markersize=4.5, elinewidth=1.4, label=name)
+            if name in fitted:
+                axes.plot(*fitted[name], color=colour, linewidth=1.6)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(places := sorted({place for x, _ in series.values() for place in x}), map(str, places))
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        figure.legend(loc="outside right center", frameon=False)
+    return figure
+
+
 def shares(x: np.ndarray, parts: Mapping[str, np.ndarray], xlabel: str, ylabel: str) -> Any:
     """Draw parts of a whole over ``x``, one on top of the other."""
     with _canvas(3.7) as (figure, axes):

@@ -18,6 +18,7 @@ __all__ = [
     "Estimate",
     "PerformanceProfile",
     "Statistic",
+    "bootstrap_means",
     "coordination_score",
     "hierarchical_bootstrap",
     "hypervolume",
@@ -130,6 +131,15 @@ def hierarchical_bootstrap(
     return stratified_bootstrap(
         [values], statistic, paired_queries=paired_queries, num_resamples=num_resamples, seed=seed
     )
+
+
+def bootstrap_means(values: Values, *, num_resamples: int = 2000, seed: int = 0) -> Floats:
+    """Return the resampled means over runs that `hierarchical_bootstrap` takes the interval of, `[num_resamples]`.
+
+    For statistics of several such means, as a curve that is fitted to them. Runs that several tables share are
+    resampled alike with the same seed, where the tables have equal shapes.
+    """
+    return _resample(_as_runs(values), num_resamples, True, _generator(num_resamples, seed)).mean(axis=-1)
 
 
 def stratified_bootstrap(

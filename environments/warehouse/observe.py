@@ -25,6 +25,8 @@ RADIO = MARGIN
 """Cells to which messages carry, as the crow flies."""
 HEARD = 8
 """Messages that a robot takes in: those from the nearest."""
+MESSAGE = 8
+"""Numbers of a message: from where it came, what its sender says, that it came; they are the last of the features."""
 FAR = 16.0
 """The unit of distances in features."""
 PLACE, GOAL, STATUS, WAITED, ACTIONS = slice(0, 2), slice(2, 4), slice(4, 7), 7, 9

@@ -1,0 +1,79 @@
+"""What is measured without training, and of policies away from where they were trained; all of it is kept."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxmas import evaluation
+from jaxmas.benchmark import BenchSettings, default_envs
+from jaxmas.benchmark import measure as timed
+from jaxmas.experiments import compare
+from jaxmas.experiments.scaling.systems import EXECUTORS, OUTCOMES, TRAINED_AT, Settings, family_of
+from jaxmas.experiments.study import Part, best_strategy, directories, part_of, remembered, rounded, sizes, stem
+from jaxmas.headroom import World
+from jaxmas.policies import TemplatePolicy
+from jaxmas.runs import LoadedPolicy, load_policy, provenance
+
+DESIGNED = "meta-skill"
+"""The system that is played at every size."""
+
+
+def world_of(name: str, part: Part) -> World:
+    """Return the world of a part with the executors of its family."""
+    return compare.Setting(part.scenario, part.num_agents, executor=EXECUTORS[family_of(name)]).build()
+
+
+def file_of(name: str, what: str, settings: Settings) -> Path:
+    """Return where something that was measured in a part is kept."""
+    return settings.out / stem(name, settings) / f"{what}.json"
+
+
+def played(world: World, policy: LoadedPolicy, settings: Settings) -> dict[str, list[float]]:
+    """Return what a policy does on every test query."""
+    return rounded(compare.play(world, policy, evaluation.query_keys("test", settings.test)), OUTCOMES)
+
+
+def references(name: str, part: Part, settings: Settings) -> dict[str, Any]:
+    """Return what random plans and the best strategy do, and how fast that strategy is played.
+
+    The best on half as many validation queries is sought among the strategies that are rows of the templates: all of
+    them are one program. The others plan more often, or take minutes where robots are many.
+    """
+
+    def measure() -> dict[str, Any]:
+        world = world_of(name, part)
+        rows = [one.name for one in compare.strategies_of(world) if isinstance(one.meta, TemplatePolicy)]
+        best = best_strategy(world, max(2, settings.test // 2), rows)
+        policies = {which: compare.policy_of(f"strategy:{which}", world) for which in ("random", best)}
+        envs = default_envs(world.env.num_agents)
+        return {
+            "best": best,
+            "rows": {which: played(world, policy, settings) for which, policy in policies.items()},
+            "speed": timed(part.scenario, world, best, BenchSettings(envs, repeats=3)),
+            "provenance": provenance(),
+        }
+
+    known = {key: value for key, value in sizes(part, settings).items() if key != "plays"}
+    return remembered(file_of(name, "references", settings), known, measure)
+
+
+def runs_of(name: str, system: str, settings: Settings) -> list[Path]:
+    """Return the finished runs of a system, as many as there are seeds; none where one lacks."""
+    runs = directories(name, part_of(name, settings), system, settings)
+    return runs if all((run / "test.json").exists() for run in runs) else []
+
+
+def moved(name: str, part: Part, settings: Settings) -> dict[str, Any]:
+    """Return what the policies that were trained with few agents do here; nothing before they are trained."""
+    home = f"{family_of(name)}-{TRAINED_AT}"
+    file = file_of(name, f"{DESIGNED}-from-{TRAINED_AT}", settings)
+    trained = part_of(home, settings)
+    known = {**sizes(part, settings), "seeds": trained.seeds, "trained": trained.params}
+    runs = runs_of(home, DESIGNED, settings)
+    if not runs and not file.exists():
+        return {}
+
+    def measure() -> dict[str, Any]:
+        world = world_of(name, part)
+        return {"runs": [played(world, load_policy(str(run), world.env, world.params), settings) for run in runs]}
+
+    return remembered(file, known, measure)

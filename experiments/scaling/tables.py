@@ -1,0 +1,257 @@
+"""Write the tables and figures of whatever is kept so far."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmas import plots
+from jaxmas.checkpoints import atomic_write_json, atomic_write_text
+from jaxmas.experiments.scaling.fits import compared, interval
+from jaxmas.experiments.scaling.measures import DESIGNED, file_of
+from jaxmas.experiments.scaling.systems import EXECUTORS, FAMILIES, OUTCOMES, SWEPT_AT, TRAINED_AT, Settings, of_part
+from jaxmas.experiments.study import estimate, part_of, values_of
+from jaxmas.experiments.study_tables import cell, made_by, records_of
+from jaxmas.statistics import Estimate, bootstrap_means, coordination_score, standard_error
+
+RANDOM, BEST, MOVED = "random", "best strategy", f"{DESIGNED} trained at {TRAINED_AT}"
+FITTED = {"crowd": ("success", (BEST, DESIGNED, MOVED)), "warehouse": ("reward", (RANDOM, BEST, MOVED))}
+"""What laws are fitted to, and for which methods."""
+UNITS = {"crowd": "success", "warehouse": "orders per robot in 256 steps"}
+LEAST = 6
+"""Sizes that a fit needs: a law has up to four numbers, and one size is left out."""
+
+Played = dict[str, dict[str, np.ndarray]]
+"""Outcomes ``[runs, queries]`` by method and name."""
+
+
+def write(settings: Settings) -> None:
+    """Write the table and figures of all parts."""
+    families = {family: collate(family, settings) for family in FAMILIES}
+    result = {"command": command(settings), "families": families, "sweeps": sweeps_of(settings)}
+    begin = settings.study.name + ("_small" if settings.small else "")
+    atomic_write_json(settings.out / f"{begin}.json", result)
+    atomic_write_text(settings.out / f"{begin}.md", markdown(result))
+    for family, found in families.items():
+        draw(found["rows"], found["fits"], UNITS[family], FITTED[family][0], settings.out / f"{begin}_{family}.png")
+
+
+def command(settings: Settings) -> str:
+    """Return the command line that runs the study."""
+    words = ["--small"] if settings.small else []
+    for field in ("seeds", "plays", "test"):
+        value = getattr(settings, field)
+        words += [] if value == getattr(type(settings), field) else [f"--{field} {value}"]
+    return " ".join([settings.study.program, *words])
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Return what a file keeps; nothing where there is none."""
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def played(name: str, settings: Settings) -> tuple[Played, dict[str, Any]]:
+    """Return what every method did in a part, and what else is kept of it."""
+    part, settings = part_of(name, settings), of_part(name, settings)
+    kept = read(file_of(name, "references", settings))
+    if not kept:
+        return {}, {}
+    rows = {RANDOM: kept["rows"][RANDOM], BEST: kept["rows"][kept["best"]]}
+    methods = {method: {key: np.array([row[key]], float) for key in row} for method, row in rows.items()}
+    records = records_of(name, part, settings)
+    for system, record in records.items():
+        methods[system] = {key: values_of(record, key) for key in record["runs"][0]["trained"]}
+    runs = read(file_of(name, f"{DESIGNED}-from-{TRAINED_AT}", settings)).get("runs")
+    if runs:
+        methods[MOVED] = {key: np.array([run[key] for run in runs], float) for key in runs[0]}
+    return methods, {"references": kept, "records": records}
+
+
+def collate(family: str, settings: Settings) -> dict[str, Any]:
+    """Return the rows of every size, and the laws that the curves follow."""
+    rows, curves = {}, {}
+    for name, part in FAMILIES[family].items():
+        methods, kept = played(name, settings)
+        if not methods:
+            continue
+        speed = kept["references"]["speed"]
+        made = kept["references"]["provenance"]
+        rows[part.num_agents] = {
+            "scenario": part.scenario,
+            "params": part.params,
+            "best": kept["references"]["best"],
+            "methods": {method: row_of(family, part, method, methods) for method in methods},
+            "speed": {key: speed[key] for key in ("agent_steps_per_cpu_second", "compile_seconds", "num_envs")}
+            | {"compile_wall_seconds": speed["compile_wall_seconds"]},
+            "training": {system: training(record) for system, record in kept["records"].items()},
+            "made_by": sorted({f"{made['commit']} on {made['device']}"}.union(*map(made_by, kept["records"].values()))),
+        }
+        for method in FITTED[family][1]:
+            if method in methods:
+                curves.setdefault(method, {})[part.num_agents] = methods[method][FITTED[family][0]]
+    fits = {
+        method: compared(list(curve), list(curve.values()), same_runs=method == MOVED)
+        for method, curve in curves.items()
+        if len(curve) >= LEAST
+    }
+    sizes = {key: of_part(next(iter(FAMILIES[family])), settings).test for key in ("test",)}
+    return {"executor": EXECUTORS[family], **sizes, "rows": rows, "fits": fits}
+
+
+def row_of(family: str, part: Any, method: str, methods: Played) -> dict[str, Any]:
+    """Return what the table says of a method at one size; a score only where the executors are the family's own."""
+    found = methods[method]
+    row: dict[str, Any] = {key: estimate(found[key]) for key in ("success", *OUTCOMES) if key in found}
+    own = method not in part.systems or part.systems[method].executor == EXECUTORS[family]
+    row["seeds"] = len(found["reward"]) if method not in (RANDOM, BEST) else None
+    row["score"] = score(found["reward"], methods[RANDOM]["reward"], methods[BEST]["reward"]) if own else None
+    return row
+
+
+def score(reward: np.ndarray, random: np.ndarray, best: np.ndarray) -> dict[str, Any] | None:
+    """Return the coordination score on these queries with its interval; None where random and best are one."""
+    errors = [standard_error(anchor[0]) for anchor in (random, best)]
+    point = coordination_score(reward.mean(), random.mean(), best.mean(), standard_errors=errors)
+    if point is None:
+        return None
+    # One seed: all three meet the same resampled queries.
+    drawn, low, high = (bootstrap_means(values) for values in (reward, random, best))
+    return interval(np.append(point, (drawn - low) / (high - low)))
+
+
+def training(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the seconds that a run takes, and those that compiling took: the first log line's over a usual one's."""
+    logs = [run["log"] for run in record["runs"]]
+    usual = [line["seconds"] for log in logs for line in log[1:]] or [min(log[0]["seconds"] for log in logs)]
+    lines = max(len(log) for log in logs)
+    first = max(log[0]["seconds"] for log in logs)
+    return {
+        "plays": logs[0][-1]["plays"],
+        "wall_seconds": float(np.median(usual) * lines),
+        "compile_wall_seconds": float(max(0.0, first - np.median(usual))),
+    }
+
+
+def sweeps_of(settings: Settings) -> dict[str, Any]:
+    """Return what is kept of the sweeps: rows by family, number, method and value."""
+    found: dict[str, Any] = {}
+    for family in FAMILIES:
+        name = f"{family}-{SWEPT_AT}"
+        for file in sorted(file_of(name, "sweep", settings).parent.glob("sweep-*.json")):
+            for number, systems in read(file)["rows"].items():
+                found.setdefault(name, {}).setdefault(number, {}).update(systems)
+    return found
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Return the tables for people."""
+    families = result["families"]
+    made = sorted({made for found in families.values() for row in found["rows"].values() for made in row["made_by"]})
+    lines = [
+        "# Scaling from 8 to 1,024 agents",
+        "",
+        f"`{result['command']}`, commit {', '.join(made)}. Means and 95 % intervals over seeds and test queries, all "
+        "methods on the same ones. Score: random plans are 0, the best strategy on validation queries 1, both on these "
+        "queries; – where the two are less than five standard errors apart, or the executors are others.",
+    ]
+    for family, found in families.items():
+        if found["rows"]:
+            lines += [*methods(family, found), *speeds(found), *laws(family, found)]
+    for name, numbers in result["sweeps"].items():
+        lines += ["", f"## Sweeps at {name}", ""]
+        for number, systems in numbers.items():
+            lines += sweep(number, systems)
+    return "\n".join([*lines, ""])
+
+
+def methods(family: str, found: Mapping[str, Any]) -> list[str]:
+    """Return the table of what every method does at every size."""
+    measured = [
+        key for key in OUTCOMES if any(key in row for one in found["rows"].values() for row in one["methods"].values())
+    ]
+    lines = [
+        "",
+        f"## {family}",
+        "",
+        f"Executors `{found['executor']}`, {found['test']} test queries per size.",
+        "",
+        f"| agents | method | seeds | success | {' | '.join(measured)} | score |",
+        "|---|---|---|---|" + "---|" * (len(measured) + 1),
+    ]
+    for agents, one in found["rows"].items():
+        for method, row in one["methods"].items():
+            title = f"{method}: `{one['best']}`" if method == BEST else method
+            cells = [cell(row[key]) for key in ("success", *measured)]
+            scored = "–" if row["score"] is None else cell(row["score"])
+            lines.append(f"| {agents} | {title} | {row['seeds'] or '–'} | {' | '.join(cells)} | {scored} |")
+    return lines
+
+
+def speeds(found: Mapping[str, Any]) -> list[str]:
+    """Return the table of time: to compile and to run, apart."""
+    lines = [
+        "",
+        "Roll-outs of the best strategy, and training runs: compiling and running apart.",
+        "",
+        "| agents | scenario | µs of CPU per agent-step | roll-out compiles, CPU-s | wall, s | "
+        "training run: plays, wall s, compile wall s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for agents, one in found["rows"].items():
+        speed = one["speed"]
+        runs = "; ".join(
+            f"{system}: {run['plays']:,}, {run['wall_seconds']:.0f}, {run['compile_wall_seconds']:.0f}"
+            for system, run in one["training"].items()
+        )
+        micro = 1e6 / speed["agent_steps_per_cpu_second"] if speed["agent_steps_per_cpu_second"] else float("nan")
+        cells = [f"{micro:.2f}", f"{speed['compile_seconds']:.1f}", f"{speed['compile_wall_seconds']:.1f}", runs or "–"]
+        lines.append(f"| {agents} | {one['scenario']} | {' | '.join(cells)} |")
+    return lines
+
+
+def laws(family: str, found: Mapping[str, Any]) -> list[str]:
+    """Return the table of the laws that the curves follow."""
+    if not found["fits"]:
+        return []
+    lines = [
+        "",
+        f"Laws of {UNITS[family]} over the number of agents n. Error: root mean square at each size, of the curve "
+        "fitted to the others; the better law is named, and told apart where it is better in 95 % of the resamples.",
+        "",
+        "| method | law | numbers | error of the fit | error left out | better |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method, fit in found["fits"].items():
+        for name, law in fit["laws"].items():
+            numbers = "; ".join(f"{key} {cell(value)}" for key, value in law["numbers"].items())
+            verdict = f"{fit['share']:.0%} of resamples" + ("" if fit["told_apart"] else ", not told apart")
+            better = verdict if name == fit["better"] else ""
+            cells = [f"{name}: {law['formula']}", numbers, f"{law['rmse']:.4f}", cell(law["left_out"]), better]
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
+
+
+def sweep(number: str, systems: Mapping[str, Any]) -> list[str]:
+    """Return the table of one number's sweep; the first column is the scenario's own."""
+    values = list(next(iter(systems.values())))
+    lines = [f"| {number}: reward | {' | '.join(values)} |", "|---|" + "---|" * len(values)]
+    for system, rows in systems.items():
+        cells = [cell(rows[value]["reward"]) for value in values]
+        lost = [f" ({-rows[value]['reward lost']['mean']:+.3f})" if value != values[0] else "" for value in values]
+        lines.append(f"| {system} | {' | '.join(map(''.join, zip(cells, lost, strict=True)))} |")
+    return [*lines, ""]
+
+
+def draw(rows: Mapping[int, Any], fits: Mapping[str, Any], unit: str, key: str, file: Path) -> None:
+    """Draw every method over the number of agents, and the better law of those that laws were fitted to."""
+    series: dict[str, tuple[list[int], list[Estimate]]] = {}
+    for agents, one in rows.items():
+        for method, row in one["methods"].items():
+            x, estimates = series.setdefault(method, ([], []))
+            x.append(agents)
+            estimates.append(Estimate(row[key]["mean"], tuple(row[key]["ci95"])))
+    fitted = {method: (fit["agents"], fit["laws"][fit["better"]]["fitted"]) for method, fit in fits.items()}
+    if series:
+        plots.save_png(plots.over_agents(series, fitted, "agents", unit), file)
