@@ -7,14 +7,11 @@ from jaxmas import evaluation
 from jaxmas.benchmark import BenchSettings, default_envs
 from jaxmas.benchmark import measure as timed
 from jaxmas.experiments import compare
-from jaxmas.experiments.scaling.systems import EXECUTORS, OUTCOMES, TRAINED_AT, Settings, family_of
+from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, OUTCOMES, TRAINED_AT, Settings, family_of
 from jaxmas.experiments.study import Part, best_strategy, directories, part_of, remembered, rounded, sizes, stem
 from jaxmas.headroom import World
 from jaxmas.policies import TemplatePolicy
 from jaxmas.runs import LoadedPolicy, load_policy, provenance
-
-DESIGNED = "meta-skill"
-"""The system that is played at every size."""
 
 
 def world_of(name: str, part: Part) -> World:

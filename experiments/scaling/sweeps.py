@@ -14,8 +14,8 @@ import numpy as np
 from jaxmas import evaluation
 from jaxmas.environments.warehouse.observe import HEARD, MESSAGE, RADIO
 from jaxmas.experiments import compare
-from jaxmas.experiments.scaling.measures import DESIGNED, file_of, references, runs_of
-from jaxmas.experiments.scaling.systems import EXECUTORS, REPLANS, SWEPT_AT, Settings, of_part
+from jaxmas.experiments.scaling.measures import file_of, references, runs_of
+from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, REPLANS, SWEPT_AT, Settings, of_part
 from jaxmas.experiments.study import estimate, part_of, remembered, sizes
 from jaxmas.headroom import World
 from jaxmas.runs import load_policy
@@ -67,7 +67,8 @@ def changed(world: World, name: str, value: float) -> World:
 
 def swept(worlds: Mapping[Any, World], policies: list[Any], settings: Settings) -> dict[str, Any]:
     """Return reward and success in each world, and what is lost against the first, query by query."""
-    keys, first, found = evaluation.query_keys("test", settings.test // 2), {}, {}
+    keys, found = evaluation.query_keys("test", settings.test // 2), {}
+    first: dict[str, np.ndarray] = {}
     for value, world in worlds.items():
         outcomes = [compare.play(world, policy, keys) for policy in policies]
         rows = {key: np.stack([one[key].astype(float) for one in outcomes]) for key in ("reward", "success")}
@@ -116,7 +117,7 @@ def radio(settings: Settings) -> None:
             for cells in RANGES
         }
         system = f"strategy:{best}, {LISTENER}"
-        sweeps = {"message_loss": losses, "radio range": ranges}
+        sweeps: dict[str, Mapping[Any, World]] = {"message_loss": losses, "radio range": ranges}
         return {"rows": {number: {system: swept(worlds, [policy], settings)} for number, worlds in sweeps.items()}}
 
     remembered(file_of(name, "sweep-radio", settings), sizes(part, settings), measure)

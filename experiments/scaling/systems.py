@@ -36,6 +36,9 @@ FLOORS = {"small": (8, 16, 32), "medium": (64, 128), "large": (256, 512, 1024)}
 FLOOR_PARAMS = {"small": "a64cacae20c8e5ad", "medium": "c729ba6c11a26ca4", "large": "20b148b2eb2b6c40"}
 TRAINED_AT = 16
 """Agents that the policy was trained with which is played at every size."""
+DESIGNED = "meta-skill"
+RANDOM, BEST, MOVED = "random", "best strategy", f"{DESIGNED} trained at {TRAINED_AT}"
+"""How the tables call what is played at every size."""
 SWEPT_AT = 128
 """Agents of the sweeps."""
 REPLANS, REPLAN = "meta-skill, four plans", 6
@@ -82,6 +85,8 @@ WAREHOUSES = {
 FAMILIES = {"crowd": CROWDS, "warehouse": WAREHOUSES}
 EXECUTORS = {"crowd": "scripted", "warehouse": "pibt"}
 """Who acts for all methods but those that say otherwise; scores are among methods with these."""
+UNITS = {"crowd": "success", "warehouse": "orders per robot in 256 steps"}
+"""What curves over the number of agents are drawn of, and laws fitted to; the latter is the reward."""
 OUTCOMES = ("reward", "cost", "messages", "throughput")
 """What is kept of every query, besides its success, where the environment counts it."""
 SMALL = {"crowd-8": ("meta-skill",), "crowd-16": ("meta-skill",), "warehouse-8": ()}
@@ -106,6 +111,11 @@ def names_of(settings: Settings) -> tuple[str, ...]:
 def family_of(name: str) -> str:
     """Return the family of a part."""
     return name.rsplit("-", 1)[0]
+
+
+def size_of(name: str) -> int:
+    """Return the number of agents of a part."""
+    return int(name.rsplit("-", 1)[1])
 
 
 def of_part(name: str, settings: Settings) -> Settings:
