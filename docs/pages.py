@@ -20,6 +20,7 @@ TABLES = "experiments/results"
 NAMES = {
     "workflow.md": "The workflow environment",
     "warehouse.md": "The warehouse environment",
+    "scaling.md": "Scaling",
     "designers.md": "Designers",
     "training.md": "Training executors",
     "sweeps.md": "Sweeps",
