@@ -90,7 +90,7 @@ UNITS = {"crowd": "success", "warehouse": "orders per robot in 256 steps"}
 """What curves over the number of agents are drawn of, and laws fitted to; the latter is the reward."""
 OUTCOMES = ("reward", "cost", "messages", "throughput")
 """What is kept of every query, besides its success, where the environment counts it."""
-SMALL = {"crowd-16": ("meta-skill",), "warehouse-8": ()}
+SMALL = {"crowd-16": ("meta-skill",), "warehouse-128": ()}
 STUDY = Study("scaling", {**CROWDS, **WAREHOUSES}, SMALL, OUTCOMES)
 
 
