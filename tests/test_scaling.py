@@ -154,6 +154,41 @@ def test_tables_come_from_what_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "scaling_crowd.png").stat().st_size < 300_000
 
 
+def test_sweeps_change_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for playing earns less the more messages are lost, and the less far radios reach."""
+    settings, seen = Settings(test=64, out=tmp_path, runs=tmp_path / "runs"), []
+
+    def play(world: Any, policy: Any, keys: Any) -> dict[str, np.ndarray]:
+        reach = world.executor_params[0] if isinstance(world.executor, sweeps.ShortRadio) else RADIO
+        seen.append((world.env.family, float(world.params.message_loss), float(reach)))
+        earned = np.arange(len(keys)) - 10 * float(world.params.message_loss) + float(reach)
+        return {"reward": earned, "success": earned}
+
+    monkeypatch.setattr(compare, "play", play)
+    monkeypatch.setattr(sweeps, "SWEPT_AT", 8)
+    monkeypatch.setattr(tables, "SWEPT_AT", 8)
+    kept(settings)
+    own, part = of_part("warehouse-8", settings), study.part_of("warehouse-8", settings)
+    known = {key: value for key, value in study.sizes(part, own).items() if key != "plays"}
+    atomic_write_json(measures.file_of("warehouse-8", "references", own), {**known, "best": "nearest-first"})
+    sweeps.crowd(settings)
+    sweeps.radio(settings)
+    played = len(seen)
+    # Nobody has trained a designer, and a strategy that plans once sees no progress.
+    assert played == sum(map(len, (sweeps.CROWD[name] for name in ("message_loss", "plan_loss", "designer_noise")))) + 9
+    found = tables.sweeps_of(settings)
+    row = found["crowd-8"]["message_loss"]["strategy:mesh"]["0.2"]
+    assert row["reward lost"]["mean"] == pytest.approx(10 * (0.2 - 0.005), rel=1e-3)
+    robots = found["warehouse-8"]["radio range"]["strategy:nearest-first, frozen-ippo"]
+    assert (
+        robots["2"]["success lost"]["mean"] == pytest.approx(RADIO - 2)
+        and robots[f"{RADIO}"]["success lost"]["mean"] == 0
+    )
+    sweeps.crowd(settings)
+    sweeps.radio(settings)
+    assert len(seen) == played
+
+
 def test_what_is_kept_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(test=64, out=tmp_path, runs=tmp_path / "runs")
     kept(settings)

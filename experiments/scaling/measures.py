@@ -7,7 +7,7 @@ from jaxmas import evaluation
 from jaxmas.benchmark import BenchSettings, default_envs
 from jaxmas.benchmark import measure as timed
 from jaxmas.experiments import compare
-from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, OUTCOMES, TRAINED_AT, Settings, family_of
+from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, OUTCOMES, TRAINED_AT, Settings, family_of, half
 from jaxmas.experiments.study import Part, best_strategy, directories, part_of, remembered, rounded, sizes, stem
 from jaxmas.headroom import World
 from jaxmas.policies import TemplatePolicy
@@ -39,7 +39,7 @@ def references(name: str, part: Part, settings: Settings) -> dict[str, Any]:
     def measure() -> dict[str, Any]:
         world = world_of(name, part)
         rows = [one.name for one in compare.strategies_of(world) if isinstance(one.meta, TemplatePolicy)]
-        best = best_strategy(world, max(2, settings.test // 2), rows)
+        best = best_strategy(world, half(settings), rows)
         policies = {which: compare.policy_of(f"strategy:{which}", world) for which in ("random", best)}
         envs = default_envs(world.env.num_agents)
         return {

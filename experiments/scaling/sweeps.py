@@ -15,7 +15,7 @@ from jaxmas import evaluation
 from jaxmas.environments.warehouse.observe import HEARD, MESSAGE, RADIO
 from jaxmas.experiments import compare
 from jaxmas.experiments.scaling.measures import file_of, references, runs_of
-from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, REPLANS, SWEPT_AT, Settings, of_part
+from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, REPLANS, SWEPT_AT, Settings, half, of_part
 from jaxmas.experiments.study import estimate, part_of, remembered, sizes
 from jaxmas.headroom import World
 from jaxmas.runs import load_policy
@@ -67,7 +67,7 @@ def changed(world: World, name: str, value: float) -> World:
 
 def swept(worlds: Mapping[Any, World], policies: list[Any], settings: Settings) -> dict[str, Any]:
     """Return reward and success in each world, and what is lost against the first, query by query."""
-    keys, found = evaluation.query_keys("test", settings.test // 2), {}
+    keys, found = evaluation.query_keys("test", half(settings)), {}
     first: dict[str, np.ndarray] = {}
     for value, world in worlds.items():
         outcomes = [compare.play(world, policy, keys) for policy in policies]
