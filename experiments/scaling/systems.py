@@ -7,7 +7,7 @@ Expected before the run:
   the former better, as the published law of collaborative scaling has it (MacNet), a power law the latter;
 - meta-skill that is trained at a size earns more than the best strategy there up to 128 agents, and no more than it
   from 512 on, where nearly all plans fail and equal plays teach less;
-- the reward of what was trained at 16 agents stays within 0.05 of what was trained at 32 and 64, and falls behind beyond;
+- what was trained at 16 agents earns within 0.05 of what was trained at 32 and 64, and falls behind beyond;
 - designer and executors that learn together pass the designer over the same frozen executors at 16 and 64 agents;
 - compile time is flat (at most twice from 8 to 1,024 agents), the time of an agent-step grows at most threefold;
 - at 128 agents lost plans cost more than lost messages of the same chance, a designer that sees a third of the query
