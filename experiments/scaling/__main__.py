@@ -6,9 +6,9 @@ from jaxmas.errors import refuse
 from jaxmas.experiments import scaling
 from jaxmas.experiments.scaling import sweeps
 from jaxmas.experiments.scaling.measures import moved, references
-from jaxmas.experiments.scaling.systems import STUDY, Settings, names_of, of_part
+from jaxmas.experiments.scaling.systems import STUDY, SWEPT_AT, Settings, names_of, of_part
 from jaxmas.experiments.scaling.tables import write
-from jaxmas.experiments.study import command_line, part_of, run_study
+from jaxmas.experiments.study import Part, command_line, part_of, run_study
 
 
 def main(settings: Settings) -> None:
@@ -16,22 +16,25 @@ def main(settings: Settings) -> None:
     names = names_of(settings)
     for name in names:
         refuse(name not in STUDY.parts, f"unknown part {name!r}; the parts are {', '.join(STUDY.parts)}")
-    for step in (references, trained, moved):
+    for step in (references, trained, moved, swept):
         for name in names:
             step(name, part_of(name, settings), of_part(name, settings))
             print(f"{step.__name__}: {name}", flush=True)
             write(settings)
             # The programs of one size are of no use to the next.
             jax.clear_caches()
-    if not settings.small:
-        sweeps.crowd(settings)
-        sweeps.radio(settings)
-        write(settings)
 
 
-def trained(name, part, settings: Settings) -> None:
+def trained(name: str, part: Part, settings: Settings) -> None:
     """Train the systems of a part."""
     run_study(settings, lambda name, part, settings: None)
+
+
+def swept(name: str, part: Part, settings: Settings) -> None:
+    """Sweep what the parts of one size go wrong by; the small version does without."""
+    sweep = {f"crowd-{SWEPT_AT}": sweeps.crowd, f"warehouse-{SWEPT_AT}": sweeps.radio}.get(name)
+    if sweep and not settings.small:
+        sweep(name, part, settings)
 
 
 if __name__ == "__main__":

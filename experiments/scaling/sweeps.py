@@ -15,8 +15,8 @@ from jaxmas import evaluation
 from jaxmas.environments.warehouse.observe import HEARD, MESSAGE, RADIO
 from jaxmas.experiments import compare
 from jaxmas.experiments.scaling.measures import file_of, references, runs_of
-from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, REPLANS, SWEPT_AT, Settings, half, of_part
-from jaxmas.experiments.study import estimate, part_of, remembered, sizes
+from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, REPLANS, Settings, half
+from jaxmas.experiments.study import estimate, remembered, sizes
 from jaxmas.headroom import World
 from jaxmas.runs import load_policy
 from jaxmas.types import Observation
@@ -79,10 +79,8 @@ def swept(worlds: Mapping[Any, World], policies: list[Any], settings: Settings) 
     return found
 
 
-def crowd(settings: Settings) -> None:
+def crowd(name: str, part: Part, settings: Settings) -> None:
     """Sweep a crowd's numbers for the best strategy and whoever has been trained; each sweep is kept by itself."""
-    name = f"crowd-{SWEPT_AT}"
-    settings, part = of_part(name, settings), part_of(name, settings)
     best, known = references(name, part, settings)["best"], sizes(part, settings)
     for system in (f"strategy:{best}", DESIGNED, REPLANS):
         runs = [system] if system.startswith("strategy:") else list(map(str, runs_of(name, system, settings)))
@@ -101,10 +99,8 @@ def crowd(settings: Settings) -> None:
                 remembered(file, known, measure)
 
 
-def radio(settings: Settings) -> None:
+def radio(name: str, part: Part, settings: Settings) -> None:
     """Sweep the loss of messages and the range of radios among robots that listen."""
-    name = f"warehouse-{SWEPT_AT}"
-    settings, part = of_part(name, settings), part_of(name, settings)
     best = references(name, part, settings)["best"]
 
     def measure() -> dict[str, Any]:
