@@ -16,7 +16,7 @@ from jaxmas.environments.warehouse.observe import HEARD, MESSAGE, RADIO
 from jaxmas.experiments import compare
 from jaxmas.experiments.scaling.measures import file_of, references, runs_of
 from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, REPLANS, Settings, half
-from jaxmas.experiments.study import estimate, remembered, sizes
+from jaxmas.experiments.study import Part, estimate, remembered, sizes
 from jaxmas.headroom import World
 from jaxmas.runs import load_policy
 from jaxmas.types import Observation
