@@ -12,6 +12,9 @@ Expected before the run:
 - compile time is flat (at most twice from 8 to 1,024 agents), the time of an agent-step grows at most threefold;
 - at 128 agents lost plans cost more than lost messages of the same chance, a designer that sees a third of the query
   wrongly loses less than a tenth of its success, and what it sees of the progress may be late without loss.
+
+Laws were to be fitted to the success of a crowd, and are to its reward since the strategies' results were seen: the
+best by reward votes at some sizes and not at others, and success goes up and down with that choice.
 """
 
 import dataclasses
@@ -86,8 +89,8 @@ WAREHOUSES = {
 FAMILIES = {"crowd": CROWDS, "warehouse": WAREHOUSES}
 EXECUTORS = {"crowd": "scripted", "warehouse": "pibt"}
 """Who acts for all methods but those that say otherwise; scores are among methods with these."""
-UNITS = {"crowd": "success", "warehouse": "orders per robot in 256 steps"}
-"""What curves over the number of agents are drawn of, and laws fitted to; the latter is the reward."""
+UNITS = {"crowd": "reward", "warehouse": "orders per robot in 256 steps"}
+"""What the reward is, of which curves over the number of agents are drawn, and to which laws are fitted."""
 OUTCOMES = ("reward", "cost", "messages", "throughput")
 """What is kept of every query, besides its success, where the environment counts it."""
 SMALL = {"crowd-16": ("meta-skill",), "warehouse-128": ()}

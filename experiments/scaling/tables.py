@@ -31,8 +31,8 @@ from jaxmas.experiments.study import estimate, part_of, values_of
 from jaxmas.experiments.study_tables import made_by, records_of
 from jaxmas.statistics import Estimate, bootstrap_means, coordination_score, standard_error
 
-FITTED = {"crowd": ("success", (BEST, DESIGNED, MOVED)), "warehouse": ("reward", (RANDOM, BEST, MOVED))}
-"""What laws are fitted to, and for which methods."""
+FITTED = {"crowd": (BEST, DESIGNED, MOVED), "warehouse": (RANDOM, BEST, MOVED)}
+"""Whose rewards laws are fitted to."""
 LEAST = 6
 """Sizes that a fit needs: a law has up to four numbers, and one size is left out."""
 
@@ -48,7 +48,7 @@ def write(settings: Settings) -> None:
     atomic_write_json(settings.out / f"{begin}.json", result)
     atomic_write_text(settings.out / f"{begin}.md", markdown(result))
     for family, found in families.items():
-        draw(found["rows"], found["fits"], UNITS[family], FITTED[family][0], settings.out / f"{begin}_{family}.png")
+        draw(found["rows"], found["fits"], UNITS[family], settings.out / f"{begin}_{family}.png")
 
 
 def command(settings: Settings) -> str:
@@ -103,9 +103,9 @@ def collate(family: str, settings: Settings) -> dict[str, Any]:
             "training": {system: training(record) for system, record in kept["records"].items()},
             "made_by": sorted({f"{made['commit']} on {made['device']}"}.union(*map(made_by, kept["records"].values()))),
         }
-        for method in FITTED[family][1]:
+        for method in FITTED[family]:
             if method in methods:
-                curves.setdefault(method, {})[agents] = methods[method][FITTED[family][0]]
+                curves.setdefault(method, {})[agents] = methods[method]["reward"]
     fits = {
         method: compared(list(curve), list(curve.values()), same_runs=method == MOVED)
         for method, curve in curves.items()
@@ -160,14 +160,14 @@ def sweeps_of(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def draw(rows: Mapping[int, Any], fits: Mapping[str, Any], unit: str, key: str, file: Path) -> None:
+def draw(rows: Mapping[int, Any], fits: Mapping[str, Any], unit: str, file: Path) -> None:
     """Draw every method over the number of agents, and the better law of those that laws were fitted to."""
     series: dict[str, tuple[list[int], list[Estimate]]] = {}
     for agents, one in rows.items():
         for method, row in one["methods"].items():
             x, estimates = series.setdefault(method, ([], []))
             x.append(agents)
-            estimates.append(Estimate(row[key]["mean"], tuple(row[key]["ci95"])))
+            estimates.append(Estimate(row["reward"]["mean"], tuple(row["reward"]["ci95"])))
     fitted = {method: (fit["agents"], fit["laws"][fit["better"]]["fitted"]) for method, fit in fits.items()}
     if series:
         plots.save_png(plots.over_agents(series, fitted, "agents", unit), file)
