@@ -10,7 +10,7 @@ import dataclasses
 import gzip
 import json
 import multiprocessing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, ClassVar
@@ -257,12 +257,10 @@ def config_of(system: System, world: World, plays: int) -> Any:
     return dataclasses.replace(config, updates=updates)
 
 
-def best_strategy(world: World, queries: int = 2048, among: Collection[str] = ()) -> str:
-    """Return the strategy, of all or among these, that earns most on validation queries."""
-    keys = evaluation.query_keys("validation", queries)
-    policies = [
-        one for one in compare.strategies_of(world) if one.name in among or (not among and one.name != "random")
-    ]
+def best_strategy(world: World) -> str:
+    """Return the strategy that earns most on validation queries."""
+    keys = evaluation.query_keys("validation", 2048)
+    policies = [policy for policy in compare.strategies_of(world) if policy.name != "random"]
     return max(policies, key=lambda policy: compare.play(world, policy, keys)["reward"].mean()).name
 
 

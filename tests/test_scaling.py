@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import jaxmas
+from jaxmas.algorithms.workflow_strategies import TUNABLE
 from jaxmas.anchors import params_hash
+from jaxmas.catalog import TEMPLATES
 from jaxmas.checkpoints import atomic_write, atomic_write_json
 from jaxmas.environments.warehouse.observe import HEARD, MESSAGE, RADIO
 from jaxmas.errors import JaxmasError
@@ -128,7 +130,15 @@ def kept(settings: Settings) -> None:
         speed = {"agent_steps_per_cpu_second": 1e6, "compile_seconds": 3.0, "compile_wall_seconds": 4.0, "num_envs": 2}
         height = power(part.num_agents or 0)
         rows = {"random": row(0.0), "mesh": row(height)}
-        measured = {"best": "mesh", "rows": rows, "speed": speed, "provenance": made}
+        row_of_mesh = TUNABLE["mesh"][0]
+        measured = {
+            "best": "mesh",
+            "row": row_of_mesh,
+            "tuned": own.test // 8,
+            "rows": rows,
+            "speed": speed,
+            "provenance": made,
+        }
         atomic_write_json(measures.file_of(name, "references", own), {**known, **measured})
         log = [{"update": 20 * at, "plays": 2560 * at, "seconds": 9.0 / at} for at in (1, 2)]
         runs = [{"provenance": made, "log": log, "trained": row(2 * height)} for _ in range(part.seeds)]
@@ -169,7 +179,8 @@ def test_sweeps_change_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     kept(settings)
     own, part = of_part("warehouse-8", settings), study.part_of("warehouse-8", settings)
     known = {key: value for key, value in study.sizes(part, own).items() if key != "plays"}
-    atomic_write_json(measures.file_of("warehouse-8", "references", own), {**known, "best": "nearest-first"})
+    nearest = {"best": "nearest-first", "row": TEMPLATES["warehouse"].rows[0]}
+    atomic_write_json(measures.file_of("warehouse-8", "references", own), {**known, **nearest, "tuned": own.test // 8})
     for name, sweep in 2 * (("crowd-8", sweeps.crowd), ("warehouse-8", sweeps.radio)):
         sweep(name, study.part_of(name, settings), of_part(name, settings))
     # Nobody has trained a designer, and a strategy that plans once sees no progress; the second time all is kept.
@@ -177,13 +188,30 @@ def test_sweeps_change_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         len(seen) == sum(map(len, (sweeps.CROWD[name] for name in ("message_loss", "plan_loss", "designer_noise")))) + 9
     )
     found = tables.sweeps_of(settings)
-    row = found["crowd-8"]["message_loss"]["strategy:mesh"]["0.2"]
+    row = found["crowd-8"]["message_loss"]["best strategy"]["0.2"]
     assert row["reward lost"]["mean"] == pytest.approx(10 * (0.2 - 0.005), rel=1e-3)
-    robots = found["warehouse-8"]["radio range"]["strategy:nearest-first, frozen-ippo"]
+    robots = found["warehouse-8"]["radio range"]["best strategy, frozen-ippo"]
     assert (
         robots["2"]["success lost"]["mean"] == pytest.approx(RADIO - 2)
         and robots[f"{RADIO}"]["success lost"]["mean"] == 0
     )
+
+
+def test_strategies_are_tuned_to_each_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same rows for all sizes, not by what was frozen for another scenario of the same shape."""
+    asked = []
+
+    def tune(world: Any, settings: Any) -> Any:
+        asked.append((world.env.num_agents, settings.validation))
+        return {name: rows[-1] for name, rows in TUNABLE.items()}, "mesh"
+
+    monkeypatch.setattr(measures, "tune", tune)
+    world = measures.world_of("crowd-16", CROWDS["crowd-16"])
+    found = measures.strategies(world, Settings())
+    assert asked == [(16, 64)]
+    assert {name: policy.meta.row for name, policy in found.items()} == {name: r[-1] for name, r in TUNABLE.items()}
+    robots = measures.strategies(measures.world_of("warehouse-8", WAREHOUSES["warehouse-8"]), Settings())
+    assert {"nearest-first", "congestion-aware"} <= set(robots) and "hungarian" not in robots
 
 
 def test_what_is_kept_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,16 @@
 """What is measured without training, and of policies away from where they were trained; all of it is kept."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxmas import evaluation
 from jaxmas.benchmark import BenchSettings, default_envs
 from jaxmas.benchmark import measure as timed
-from jaxmas.experiments import compare
-from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, OUTCOMES, TRAINED_AT, Settings, family_of, half
-from jaxmas.experiments.study import Part, best_strategy, directories, part_of, remembered, rounded, sizes, stem
+from jaxmas.experiments import compare, freeze
+from jaxmas.experiments.freeze import tune
+from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, OUTCOMES, TRAINED_AT, Settings, family_of
+from jaxmas.experiments.study import Part, directories, part_of, remembered, rounded, sizes, stem
 from jaxmas.headroom import World
 from jaxmas.policies import TemplatePolicy
 from jaxmas.runs import LoadedPolicy, load_policy, provenance
@@ -29,28 +31,45 @@ def played(world: World, policy: LoadedPolicy, settings: Settings) -> dict[str, 
     return rounded(compare.play(world, policy, evaluation.query_keys("test", settings.test)), OUTCOMES)
 
 
+def strategies(world: World, settings: Settings) -> dict[str, LoadedPolicy]:
+    """Return the strategies that are rows of the templates, which share one program, tuned to this world.
+
+    The others plan more often, or take minutes where robots are many. A warehouse's have nothing to tune.
+    """
+    if world.env.family == "workflow":
+        tuned, _ = tune(world, freeze.Settings(validation=max(2, settings.test // 8)))
+        return {name: LoadedPolicy(name, TemplatePolicy(world.env, row), None) for name, row in tuned.items()}
+    return {one.name: one for one in compare.strategies_of(world) if isinstance(one.meta, TemplatePolicy)}
+
+
 def references(name: str, part: Part, settings: Settings) -> dict[str, Any]:
     """Return what random plans and the best strategy do, and how fast that strategy is played.
 
-    The best on half as many validation queries is sought among the strategies that are rows of the templates: all of
-    them are one program. The others plan more often, or take minutes where robots are many.
+    Rows are tuned on an eighth as many validation queries as there are test queries, and the best strategy is the one
+    that earns most on others, a quarter as many.
     """
 
     def measure() -> dict[str, Any]:
         world = world_of(name, part)
-        rows = [one.name for one in compare.strategies_of(world) if isinstance(one.meta, TemplatePolicy)]
-        best = best_strategy(world, half(settings), rows)
-        policies = {which: compare.policy_of(f"strategy:{which}", world) for which in ("random", best)}
+        tried, keys = strategies(world, settings), evaluation.query_keys("validation", max(2, settings.test // 4))
+        best = max(tried, key=lambda strategy: compare.play(world, tried[strategy], keys)["reward"].mean())
+        policies = {"random": compare.policy_of("strategy:random", world), best: tried[best]}
         envs = default_envs(world.env.num_agents)
         return {
             "best": best,
+            "row": tried[best].meta.row,
             "rows": {which: played(world, policy, settings) for which, policy in policies.items()},
             "speed": timed(part.scenario, world, best, BenchSettings(envs, repeats=3)),
             "provenance": provenance(),
         }
 
     known = {key: value for key, value in sizes(part, settings).items() if key != "plays"}
-    return remembered(file_of(name, "references", settings), known, measure)
+    return remembered(file_of(name, "references", settings), {**known, "tuned": settings.test // 8}, measure)
+
+
+def best_of(kept: Mapping[str, Any], world: World) -> LoadedPolicy:
+    """Return the best strategy that references keep."""
+    return LoadedPolicy(kept["best"], TemplatePolicy(world.env, tuple(kept["row"])), None)
 
 
 def runs_of(name: str, system: str, settings: Settings) -> list[Path]:

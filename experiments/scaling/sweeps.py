@@ -14,9 +14,9 @@ import numpy as np
 from jaxmas import evaluation
 from jaxmas.environments.warehouse.observe import HEARD, MESSAGE, RADIO
 from jaxmas.experiments import compare
-from jaxmas.experiments.scaling.measures import file_of, references, runs_of
-from jaxmas.experiments.scaling.systems import DESIGNED, EXECUTORS, REPLANS, Settings, half
-from jaxmas.experiments.study import Part, estimate, remembered, sizes
+from jaxmas.experiments.scaling.measures import best_of, file_of, references, runs_of
+from jaxmas.experiments.scaling.systems import BEST, DESIGNED, EXECUTORS, REPLANS, Settings
+from jaxmas.experiments.study import Part, estimate, folder, remembered, sizes
 from jaxmas.headroom import World
 from jaxmas.runs import load_policy
 from jaxmas.types import Observation
@@ -67,7 +67,7 @@ def changed(world: World, name: str, value: float) -> World:
 
 def swept(worlds: Mapping[Any, World], policies: list[Any], settings: Settings) -> dict[str, Any]:
     """Return reward and success in each world, and what is lost against the first, query by query."""
-    keys, found = evaluation.query_keys("test", half(settings)), {}
+    keys, found = evaluation.query_keys("test", max(2, settings.test // 2)), {}
     first: dict[str, np.ndarray] = {}
     for value, world in worlds.items():
         outcomes = [compare.play(world, policy, keys) for policy in policies]
@@ -81,18 +81,19 @@ def swept(worlds: Mapping[Any, World], policies: list[Any], settings: Settings) 
 
 def crowd(name: str, part: Part, settings: Settings) -> None:
     """Sweep a crowd's numbers for the best strategy and whoever has been trained; each sweep is kept by itself."""
-    best, known = references(name, part, settings)["best"], sizes(part, settings)
-    for system in (f"strategy:{best}", DESIGNED, REPLANS):
-        runs = [system] if system.startswith("strategy:") else list(map(str, runs_of(name, system, settings)))
+    best, known = references(name, part, settings), sizes(part, settings)
+    for system in (BEST, DESIGNED, REPLANS):
+        runs = [] if system == BEST else runs_of(name, system, settings)
         interval = part.systems[system].coordination_interval if system in part.systems else None
         setting = compare.Setting(part.scenario, part.num_agents, interval, EXECUTORS["crowd"])
         for number, values in CROWD.items():
-            file = file_of(name, f"sweep-{number}-{system.replace(':', '-').replace(', ', '-')}", settings)
-            if (runs or file.exists()) and (interval or number != "designer_delay"):
+            file = file_of(name, f"sweep-{number}-{folder(system)}", settings)
+            if (runs or system == BEST or file.exists()) and (interval or number != "designer_delay"):
 
                 def measure(setting=setting, system=system, runs=runs, number=number, values=values) -> dict[str, Any]:
                     world = setting.build()
-                    policies = [load_policy(run, world.env, world.params) for run in runs]
+                    policies = [load_policy(str(run), world.env, world.params) for run in runs]
+                    policies = policies or [best_of(best, world)]
                     worlds = {value: changed(world, number, value) for value in values}
                     return {"rows": {number: {system: swept(worlds, policies, settings)}}}
 
@@ -101,18 +102,18 @@ def crowd(name: str, part: Part, settings: Settings) -> None:
 
 def radio(name: str, part: Part, settings: Settings) -> None:
     """Sweep the loss of messages and the range of radios among robots that listen."""
-    best = references(name, part, settings)["best"]
+    best = references(name, part, settings)
 
     def measure() -> dict[str, Any]:
         world = compare.Setting(part.scenario, part.num_agents, executor=LISTENER).build()
-        policy = compare.policy_of(f"strategy:{best}", world)
+        policy = best_of(best, world)
         losses = {loss: changed(world, "message_loss", loss) for loss in LOSSES}
         short = dataclasses.replace(world, executor=ShortRadio(world.executor))
         ranges = {
             cells: dataclasses.replace(short, executor_params=(jnp.float32(cells), world.executor_params))
             for cells in RANGES
         }
-        system = f"strategy:{best}, {LISTENER}"
+        system = f"{BEST}, {LISTENER}"
         sweeps: dict[str, Mapping[Any, World]] = {"message_loss": losses, "radio range": ranges}
         return {"rows": {number: {system: swept(worlds, [policy], settings)} for number, worlds in sweeps.items()}}
 

@@ -126,8 +126,3 @@ def of_part(name: str, settings: Settings) -> Settings:
     """Return the settings that a part is run with."""
     test = settings.test // (8 if settings.small else 1) // (1 if name in CROWDS else 32)
     return dataclasses.replace(settings, parts=(name,), test=max(2, test))
-
-
-def half(settings: Settings) -> int:
-    """Return half as many queries: what strategies are chosen on, and sweeps are played on."""
-    return max(2, settings.test // 2)
