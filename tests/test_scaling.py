@@ -207,7 +207,7 @@ def test_strategies_are_tuned_to_each_size(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(measures, "tune", tune)
     world = measures.world_of("crowd-16", CROWDS["crowd-16"])
-    found = measures.strategies(world, Settings())
+    found: dict[str, Any] = dict(measures.strategies(world, Settings()))
     assert asked == [(16, 64)]
     assert {name: policy.meta.row for name, policy in found.items()} == {name: r[-1] for name, r in TUNABLE.items()}
     robots = measures.strategies(measures.world_of("warehouse-8", WAREHOUSES["warehouse-8"]), Settings())

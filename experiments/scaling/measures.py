@@ -53,11 +53,12 @@ def references(name: str, part: Part, settings: Settings) -> dict[str, Any]:
         world = world_of(name, part)
         tried, keys = strategies(world, settings), evaluation.query_keys("validation", max(2, settings.test // 4))
         best = max(tried, key=lambda strategy: compare.play(world, tried[strategy], keys)["reward"].mean())
+        meta: Any = tried[best].meta
         policies = {"random": compare.policy_of("strategy:random", world), best: tried[best]}
         envs = default_envs(world.env.num_agents)
         return {
             "best": best,
-            "row": tried[best].meta.row,
+            "row": meta.row,
             "rows": {which: played(world, policy, settings) for which, policy in policies.items()},
             "speed": timed(part.scenario, world, best, BenchSettings(envs, repeats=3)),
             "provenance": provenance(),
