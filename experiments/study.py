@@ -257,9 +257,9 @@ def config_of(system: System, world: World, plays: int) -> Any:
     return dataclasses.replace(config, updates=updates)
 
 
-def best_strategy(world: World) -> str:
+def best_strategy(world: World, queries: int = 2048) -> str:
     """Return the strategy that earns most on validation queries."""
-    keys = evaluation.query_keys("validation", 2048)
+    keys = evaluation.query_keys("validation", queries)
     policies = [policy for policy in compare.strategies_of(world) if policy.name != "random"]
     return max(policies, key=lambda policy: compare.play(world, policy, keys)["reward"].mean()).name
 
