@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import gzip
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from jaxmas.experiments import compare, study
 from jaxmas.experiments.shift import measures
 from jaxmas.experiments.shift.worlds import EXECUTOR, FIRST_SEED, MODES, SCENARIO, SHIFTS, Settings, config_of
 from jaxmas.headroom import World
-from jaxmas.runs import plain, provenance, starting_policies, trained_policy
+from jaxmas.runs import plain, provenance, starting_policies, trained_policy, with_defaults
 from jaxmas.training import first_state, run_updates
 
 
@@ -83,7 +84,7 @@ def run_all(settings: Settings, written: Callable[[], None]) -> None:
 
 def run(case: Case, settings: Settings, seed: int) -> dict[str, Any]:
     """Train one seed of a case; return what it earned on the test queries at every measurement."""
-    config, world = config_of(case.mode, settings), case.world
+    began, config, world = time.process_time(), config_of(case.mode, settings), case.world
     if case.from_old:
         state = state_at_shift(settings, seed)
     else:
@@ -92,7 +93,7 @@ def run(case: Case, settings: Settings, seed: int) -> dict[str, Any]:
     state, result = trained(case, config, state, settings)
     if case.name == "before":
         checkpoints_of(settings, seed).save(settings.updates, state)
-    return {"provenance": provenance(), **result}
+    return {"provenance": provenance(), "cpu_seconds": round(time.process_time() - began, 1), **result}
 
 
 def trained(case: Case, config: Any, state: Any, settings: Settings) -> tuple[Any, dict[str, Any]]:
@@ -170,6 +171,7 @@ def kept(case: Case, settings: Settings) -> dict[str, Any]:
     if not file.exists():
         return {**sizes, "runs": {}}
     record = json.loads(gzip.decompress(file.read_bytes()))
+    record["config"] = with_defaults("metaagent-x", record["config"])
     refuse(
         any(record[key] != value for key, value in sizes.items()),
         f"{file} keeps {case.name} with other sizes or settings; choose another --out",

@@ -1,5 +1,6 @@
 """Write the table and the figures of what is kept."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,15 +29,16 @@ def write(settings: Settings) -> None:
 
 
 def collate(settings: Settings) -> dict[str, Any]:
-    """Return the table, with the learning curves as means over seeds."""
-    records = {case.name: kept(case, settings) for case in cases_of(settings)}
+    """Return the table of every shift that is kept, with the learning curves as means over seeds."""
+    records = {case.name: kept(case, settings) for case in cases_of(dataclasses.replace(settings, shifts=()))}
     runs = {name: list(record["runs"].values()) for name, record in records.items() if record["runs"]}
     before = runs.pop("before", [])
-    found = {shift: shift_of(shift, before, runs, settings) for shift in settings.chosen if f"{shift}-new" in runs}
+    found = {shift: shift_of(shift, before, runs, settings) for shift in SHIFTS if f"{shift}-new" in runs}
     return {
         "scenario": SCENARIO,
         "executor": EXECUTOR,
-        "command": command(settings),
+        "command": command(settings, tuple(found)),
+        "cpu_minutes": round(sum(run["cpu_seconds"] for each in [before, *runs.values()] for run in each) / 60, 1),
         "made_by": sorted({made for record in records.values() for made in made_by({"runs": record["runs"].values()})}),
         "updates": settings.updates,
         "queries_per_update": config_of(MODES["both"], settings).queries,
@@ -113,9 +115,9 @@ def curve(runs: Runs) -> dict[str, list[float]]:
     return {"queries": runs[0]["queries"], "reward": values(runs, "reward").mean(axis=0).round(5).tolist()}
 
 
-def command(settings: Settings) -> str:
+def command(settings: Settings, shifts: tuple[str, ...]) -> str:
     """Return the command that makes the table."""
-    words = ["--small"] if settings.small else list(settings.shifts)
+    words = ["--small"] if settings.small else [*shifts] * (len(shifts) < len(SHIFTS))
     for field in () if settings.small else ("seeds", "updates", "every", "test", "validation"):
         value = getattr(settings, field)
         words += [] if value == getattr(Settings(), field) else [f"--{field}", str(value)]
@@ -128,7 +130,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines = [
         "# Shifts: the world changes in mid-training",
         "",
-        f"`{result['command']}`, commit {', '.join(result['made_by'])}; `{result['scenario']}`, executors "
+        f"`{result['command']}`, commit {', '.join(result['made_by'])}, {result['cpu_minutes']:g} CPU-minutes "
+        f"of training and measuring; `{result['scenario']}`, executors "
         f"{result['executor']} at the start, {half:,} queries before the shift and as many after it; "
         f"rewards of greedy designers on {result['test']} test queries. *Recovery*: queries until 90 % of the way from "
         "the score right after the shift to that of systems trained in the new world only, with all the queries; where "

@@ -131,7 +131,9 @@ def sized(settings: Settings) -> Settings:
     return replace(settings, shifts=("noise",), seeds=2, updates=8, every=2, test=128, validation=256)
 
 
-def config_of(mode: str, settings: Settings) -> Any:
+def config_of(mode: Any, settings: Settings) -> MetaAgentXConfig:
     """Return MetaAgent-X in a mode; its schedules are as long as all updates of a run."""
-    sizes = {"queries": 48, "designs": 8, "executions": 1, "capacity": 32}
-    return MetaAgentXConfig(mode=mode, space="template", updates=2 * settings.updates, **sizes)
+    updates = 2 * settings.updates
+    return MetaAgentXConfig(
+        mode=mode, space="template", updates=updates, queries=48, designs=8, executions=1, capacity=32
+    )
