@@ -192,8 +192,8 @@ def strategies(shift: str, settings: Settings) -> dict[str, Any]:
     They plan for the frozen executors. Who keeps the old strategy was told of nothing, who chooses again is.
     """
     world, untold, told = old_world(), new_world(shift, announced=False), new_world(shift, announced=True)
-    known = {"params": [params_hash(one.params) for one in (world, untold, told)], "executor": EXECUTOR}
-    known |= {"validation": settings.validation, "test": settings.test}
+    known: dict[str, Any] = {"params": [params_hash(one.params) for one in (world, untold, told)]}
+    known |= {"executor": EXECUTOR, "validation": settings.validation, "test": settings.test}
 
     def measure() -> dict[str, Any]:
         keys = evaluation.query_keys("test", settings.test)
