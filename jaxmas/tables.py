@@ -76,7 +76,7 @@ def _sweep(console: Console, result: Mapping[str, Any]) -> None:
     ]  # fmt: skip
     title = f"{result['algorithm']} on {result['scenario']}, {result['episodes']} test queries"
     _table(console, title, head, cells)
-    counts = f"{result['trials']} trials in {result['programs']} programs, {result['failed']} failed"
+    counts = f"trials: {result['trials']}, {result['failed']} of them failed; programs: {result['programs']}"
     console.print(f"{counts}; {len(rows)} settings: {result['out']}/table.md", markup=False, soft_wrap=True)
 
 
