@@ -2,17 +2,21 @@
 
 import dataclasses
 import functools
+import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxmas.environments.workflow.params import Reward, WorkflowParams
 from jaxmas.environments.workflow.query import MAX_PARENTS, SHAPES, Query, QueryMix
 from jaxmas.environments.workflow.scripted import ScriptedExecutor, exact_answer
 from jaxmas.environments.workflow.votes import VOCABULARY, pack
 from jaxmas.environments.workflow.workflow import Workflow, WorkflowState
+from jaxmas.errors import JaxmasError
 from jaxmas.plans import Plan, PlanSpace
 from jaxmas.rollout import Policies, begin, play_query
 
@@ -20,6 +24,15 @@ ENV = Workflow(num_agents=8, max_subtasks=8, inbox=8, horizon=16, coordination_i
 SKILLS, TIERS = ENV.num_skills, ENV.num_tiers
 GENERALIST, CRITIC, AGGREGATOR = SKILLS, SKILLS + 1, SKILLS + 2
 PASS = VOCABULARY
+
+
+def refused(call: Callable[[], Any], words: str) -> str:
+    """Return the one line with which a call is refused, which has such words."""
+    with pytest.raises(JaxmasError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message and re.search(words, message), message
+    return message
 
 
 def numbers(tree: Any) -> Any:

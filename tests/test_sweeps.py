@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import refused
 
 import jaxmas
 from jaxmas import sweeps, training
 from jaxmas.algorithms.meta_skill import MetaSkillConfig
 from jaxmas.checkpoints import Checkpoints
 from jaxmas.cli import main
-from jaxmas.errors import JaxmasError
 from jaxmas.registry import ALGORITHMS
 from jaxmas.runs import load_policy, read_record, starting_policies
 from jaxmas.sweeps.batches import first_states, run_states, traceable, with_values
@@ -77,14 +77,6 @@ def results_of(out: Path) -> list[dict[str, Any]]:
     """Return the results without what depends on the clock."""
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
-def refused(call, words: str) -> str:
-    with pytest.raises(JaxmasError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message and re.search(words, message), message
-    return message
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import refused
 
 import jaxmas
 from jaxmas import training
@@ -258,14 +259,6 @@ def test_a_corrupted_newest_checkpoint_is_passed_over_with_a_message(copy: Path,
 
 
 # --- refusals
-
-
-def refused(call, words: str) -> str:
-    with pytest.raises(JaxmasError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message and re.search(words, message), message
-    return message
 
 
 def test_a_directory_with_a_run_is_left_alone(copy: Path) -> None:

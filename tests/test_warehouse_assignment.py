@@ -22,6 +22,7 @@ from jaxmas.algorithms.warehouse_assignment import (
 )
 from jaxmas.environments.warehouse.motion import pose
 from jaxmas.environments.warehouse.observe import AGE, CROWD, CROWDS, LENGTH, WIDER
+from jaxmas.matching import AT_ONCE
 from jaxmas.types import TeamObservation
 
 SHAPES = ((6, 9), (9, 6), (8, 8))
@@ -111,8 +112,11 @@ def slowly(far: np.ndarray) -> list[int]:
     return task
 
 
-def test_nearest_first_is_one_pair_after_the_other() -> None:
-    far = instances((9, 12), 50, closed=0.2)
+@pytest.mark.parametrize(("shape", "count"), [((9, 12), 50), ((100, 90), 3)])
+def test_nearest_first_is_one_pair_after_the_other(shape: tuple[int, int], count: int) -> None:
+    """Also of more robots than propose at once."""
+    assert max(SHAPES)[0] < AT_ONCE < 100
+    far = instances(shape, count, closed=0.2)
     tasks = jax.jit(jax.vmap(lambda one: nearest_first(one, team_of(far[0]))))(jnp.array(far))
     assert tasks.tolist() == [slowly(one) for one in far]
 
