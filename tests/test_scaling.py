@@ -19,7 +19,7 @@ from jaxmas.checkpoints import atomic_write, atomic_write_json
 from jaxmas.environments.warehouse.observe import HEARD, MESSAGE, RADIO
 from jaxmas.errors import JaxmasError
 from jaxmas.experiments import compare, study
-from jaxmas.experiments.scaling import measures, sweeps, tables
+from jaxmas.experiments.scaling import axes, measures, tables
 from jaxmas.experiments.scaling.__main__ import main
 from jaxmas.experiments.scaling.fits import compared
 from jaxmas.experiments.scaling.systems import CROWD, CROWDS, WAREHOUSES, Settings, of_part
@@ -96,14 +96,14 @@ class Echo:
 
 def test_a_short_radio_hears_who_is_near() -> None:
     world = compare.Setting("warehouse-small-v0", 32, executor="pibt").build()
-    silent = sweeps.changed(world, "message_loss", 1.0)
-    clear = sweeps.changed(world, "message_loss", 0.0)
+    silent = axes.changed(world, "message_loss", 1.0)
+    clear = axes.changed(world, "message_loss", 0.0)
 
     @jax.jit
     def seen(params, reach):
         state, _ = world.env.reset(jax.random.key(0), params)
         _, observation = world.env.coordinate(jax.random.key(1), state, world.env.plan_space.empty(), params)
-        return observation.features, sweeps.ShortRadio(Echo()).apply((reach, 7), None, observation, None, None)
+        return observation.features, axes.ShortRadio(Echo()).apply((reach, 7), None, observation, None, None)
 
     everything, (given, whole) = seen(clear.params, jnp.float32(RADIO))
     assert given == 7 and np.array_equal(everything, whole)
@@ -169,7 +169,7 @@ def test_sweeps_change_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     settings, seen = Settings(test=64, out=tmp_path, runs=tmp_path / "runs"), []
 
     def play(world: Any, policy: Any, keys: Any) -> dict[str, np.ndarray]:
-        reach = world.executor_params[0] if isinstance(world.executor, sweeps.ShortRadio) else RADIO
+        reach = world.executor_params[0] if isinstance(world.executor, axes.ShortRadio) else RADIO
         seen.append((world.env.family, float(world.params.message_loss), float(reach)))
         earned = np.arange(len(keys)) - 10 * float(world.params.message_loss) + float(reach)
         return {"reward": earned, "success": earned}
@@ -181,11 +181,11 @@ def test_sweeps_change_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     known = {key: value for key, value in study.sizes(part, own).items() if key != "plays"}
     nearest = {"best": "nearest-first", "row": TEMPLATES["warehouse"].rows[0]}
     atomic_write_json(measures.file_of("warehouse-8", "references", own), {**known, **nearest, "tuned": own.test // 8})
-    for name, sweep in 2 * (("crowd-8", sweeps.crowd), ("warehouse-8", sweeps.radio)):
+    for name, sweep in 2 * (("crowd-8", axes.crowd), ("warehouse-8", axes.radio)):
         sweep(name, study.part_of(name, settings), of_part(name, settings))
     # Nobody has trained a designer, and a strategy that plans once sees no progress; the second time all is kept.
     assert (
-        len(seen) == sum(map(len, (sweeps.CROWD[name] for name in ("message_loss", "plan_loss", "designer_noise")))) + 9
+        len(seen) == sum(map(len, (axes.CROWD[name] for name in ("message_loss", "plan_loss", "designer_noise")))) + 9
     )
     found = tables.sweeps_of(settings)
     row = found["crowd-8"]["message_loss"]["best strategy"]["0.2"]

@@ -4,7 +4,7 @@ import jax
 
 from jaxmas.errors import refuse
 from jaxmas.experiments import scaling
-from jaxmas.experiments.scaling import sweeps
+from jaxmas.experiments.scaling import axes
 from jaxmas.experiments.scaling.measures import moved, references
 from jaxmas.experiments.scaling.systems import STUDY, SWEPT_AT, Settings, names_of, of_part
 from jaxmas.experiments.scaling.tables import write
@@ -32,7 +32,7 @@ def trained(name: str, part: Part, settings: Settings) -> None:
 
 def swept(name: str, part: Part, settings: Settings) -> None:
     """Sweep what the parts of one size go wrong by; the small version does without."""
-    sweep = {f"crowd-{SWEPT_AT}": sweeps.crowd, f"warehouse-{SWEPT_AT}": sweeps.radio}.get(name)
+    sweep = {f"crowd-{SWEPT_AT}": axes.crowd, f"warehouse-{SWEPT_AT}": axes.radio}.get(name)
     if sweep and not settings.small:
         sweep(name, part, settings)
 
