@@ -20,6 +20,7 @@ from jaxmas.algorithms.warehouse_assignment import (
     regret,
     shortest_first,
 )
+from jaxmas.environments.warehouse import observe
 from jaxmas.environments.warehouse.motion import pose
 from jaxmas.environments.warehouse.observe import AGE, CROWD, CROWDS, LENGTH, WIDER
 from jaxmas.matching import AT_ONCE
@@ -150,8 +151,13 @@ def test_crowded_orders_count_as_farther(crowd: tuple[float, float]) -> None:
     assert congestion_aware(jnp.array(far), crowded).tolist() == [1]
 
 
+@pytest.mark.parametrize("cells_per_pair", [0, 10**6])
 @pytest.mark.parametrize("scenario", ["warehouse-small-v0", "warehouse-problem-v0"])
-def test_crowds_are_the_robots_within_five_and_ten_moves(scenario: str) -> None:
+def test_crowds_are_the_robots_within_five_and_ten_moves(
+    scenario: str, cells_per_pair: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the same whether counted pair by pair or by cells."""
+    monkeypatch.setattr(observe, "CELLS_PER_PAIR", cells_per_pair)
     env, params = jaxmas.make(scenario)
     state, team = env.reset(jax.random.key(3), params)
     cells = np.asarray(pose(state.cell, state.heading))

@@ -19,6 +19,8 @@ AGE, LENGTH, CROWDS, WIDER = 5, 6, slice(7, 9), slice(9, 11)
 beside these two, and how many are around them."""
 BESIDE, AROUND, CROWD = 5, 10, 8.0
 """Moves within which a robot is beside a stop, and around it; the unit of their number."""
+CELLS_PER_PAIR, MOST = 16, 2**22
+"""Looking at so many cells costs no more than at one pair of a robot and an order; the most that are looked at."""
 WINDOW = 3
 """Cells that a robot sees to each side."""
 RADIO = MARGIN
@@ -188,6 +190,19 @@ def ahead(orders: Orders, params: WarehouseParams) -> Float[Array, "orders"]:
     return jnp.sum(jnp.where(left, leg, 0), axis=1)
 
 
+def crowds(
+    here: Int[Array, "num_agents"], goal: Int[Array, "orders"], last: Int[Array, "orders"], params: WarehouseParams
+) -> Float[Array, "orders 4"]:
+    """Return how many robots are beside the next and the last stop of each order, and around them."""
+    if params.distance.size <= min(MOST, CELLS_PER_PAIR * len(here) * len(goal)):
+        # Of every goal by one product with where robots are, which all environments share but for that.
+        robots = jnp.zeros(params.distance.shape[1]).at[here].add(1.0)
+        near = [(params.distance <= reach).astype(jnp.float32) @ robots for reach in (BESIDE, AROUND)]
+        return jnp.stack([each[stop] for each in near for stop in (goal, last)], axis=1) / CROWD
+    far = [params.distance[stop, here[:, None]] for stop in (goal, last)]
+    return jnp.stack([jnp.sum(each <= reach, axis=0) for reach in (BESIDE, AROUND) for each in far], axis=1) / CROWD
+
+
 def team_observation(env, state, params: WarehouseParams) -> TeamObservation:
     """Return the open orders, the robots, and how far each robot is from the next stop of each order."""
     orders, shape = state.orders, jnp.array(params.number.shape)
@@ -196,10 +211,10 @@ def team_observation(env, state, params: WarehouseParams) -> TeamObservation:
     age = jnp.minimum(state.step - orders.released, env.horizon) / env.horizon
     where = [params.place[params.goal_cell[which]] / shape for which in (goal, last)]
     length = ahead(orders, params) / FAR
-    here = pose(state.cell, state.heading)[:, None]
-    far, beyond = params.distance[goal, here].astype(jnp.float32), params.distance[last, here]
-    crowds = [jnp.sum(each <= reach, axis=0) / CROWD for reach in (BESIDE, AROUND) for each in (far, beyond)]
-    tokens = jnp.concatenate([*where, jnp.stack([orders.owner >= 0, age, length, *crowds], axis=1)], axis=1)
+    here = pose(state.cell, state.heading)
+    far = params.distance[goal, here[:, None]].astype(jnp.float32)
+    of_order = jnp.stack([orders.owner >= 0, age, length], axis=1)
+    tokens = jnp.concatenate([*where, of_order, crowds(here, goal, last, params)], axis=1)
     carries = carriers(orders, state.task)
     robots = jnp.stack([state.task >= 0, carries, state.stopped > 0], axis=1)
     return TeamObservation(
