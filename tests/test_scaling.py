@@ -136,10 +136,11 @@ def kept(settings: Settings) -> None:
             "row": row_of_mesh,
             "tuned": own.test // 8,
             "rows": rows,
-            "speed": speed,
             "provenance": made,
         }
         atomic_write_json(measures.file_of(name, "references", own), {**known, **measured})
+        if part.num_agents != 8:
+            atomic_write_json(measures.file_of(name, "speed", own), {**speed, "provenance": made})
         log = [{"update": 20 * at, "plays": 2560 * at, "seconds": 9.0 / at} for at in (1, 2)]
         runs = [{"provenance": made, "log": log, "trained": row(2 * height)} for _ in range(part.seeds)]
         record = {**study.sizes(part, own), "system": study.described(part.systems["meta-skill"]), "runs": runs}
@@ -159,6 +160,7 @@ def test_tables_come_from_what_is_kept(tmp_path: Path) -> None:
     assert found["rows"]["64"]["training"]["meta-skill"]["compile_wall_seconds"] == 4.5
     assert found["fits"]["best strategy"]["better"] == "power law"
     text = (tmp_path / "scaling.md").read_text()
+    assert "| 16 | workflow-crowd-v0 | 1.00 | 3.0 | 4.0 |" in text and "| 8 | workflow-crowd-v0 | – | – | – |" in text
     assert "| 1024 | best strategy: `mesh` | – |" in text and "| 8 | meta-skill | 3 |" in text
     assert "n^b" in text and str(tmp_path) not in text
     assert (tmp_path / "scaling_crowd.png").stat().st_size < 300_000

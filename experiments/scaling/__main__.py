@@ -5,7 +5,7 @@ import jax
 from jaxmas.errors import refuse
 from jaxmas.experiments import scaling
 from jaxmas.experiments.scaling import axes
-from jaxmas.experiments.scaling.measures import moved, references
+from jaxmas.experiments.scaling.measures import moved, references, speed
 from jaxmas.experiments.scaling.systems import STUDY, SWEPT_AT, Settings, names_of, of_part
 from jaxmas.experiments.scaling.tables import write
 from jaxmas.experiments.study import Part, command_line, part_of, run_study
@@ -16,7 +16,7 @@ def main(settings: Settings) -> None:
     names = names_of(settings)
     for name in names:
         refuse(name not in STUDY.parts, f"unknown part {name!r}; the parts are {', '.join(STUDY.parts)}")
-    for step in (references, trained, moved, swept):
+    for step in (references, speed, trained, moved, swept):
         for name in names:
             step(name, part_of(name, settings), of_part(name, settings))
             print(f"{step.__name__}: {name}", flush=True)

@@ -43,7 +43,7 @@ def strategies(world: World, settings: Settings) -> dict[str, LoadedPolicy]:
 
 
 def references(name: str, part: Part, settings: Settings) -> dict[str, Any]:
-    """Return what random plans and the best strategy do, and how fast that strategy is played.
+    """Return what random plans and the best strategy do.
 
     Rows are tuned on an eighth as many validation queries as there are test queries, and the best strategy is the one
     that earns most on others, a quarter as many.
@@ -55,17 +55,27 @@ def references(name: str, part: Part, settings: Settings) -> dict[str, Any]:
         best = max(tried, key=lambda strategy: compare.play(world, tried[strategy], keys)["reward"].mean())
         meta: Any = tried[best].meta
         policies = {"random": compare.policy_of("strategy:random", world), best: tried[best]}
-        envs = default_envs(world.env.num_agents)
         return {
             "best": best,
             "row": meta.row,
             "rows": {which: played(world, policy, settings) for which, policy in policies.items()},
-            "speed": timed(part.scenario, world, best, BenchSettings(envs, repeats=3)),
             "provenance": provenance(),
         }
 
     known = {key: value for key, value in sizes(part, settings).items() if key != "plays"}
     return remembered(file_of(name, "references", settings), {**known, "tuned": settings.test // 8}, measure)
+
+
+def speed(name: str, part: Part, settings: Settings) -> dict[str, Any]:
+    """Return how fast the best strategy is played; nothing before it is known."""
+
+    def measure() -> dict[str, Any]:
+        world = world_of(name, part)
+        timing = BenchSettings(default_envs(world.env.num_agents), repeats=3)
+        return {**timed(part.scenario, world, best["best"], timing), "provenance": provenance()}
+
+    best = references(name, part, settings)
+    return remembered(file_of(name, "speed", settings), {"params": part.params, "strategy": best["best"]}, measure)
 
 
 def best_of(kept: Mapping[str, Any], world: World) -> LoadedPolicy:

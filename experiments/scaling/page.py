@@ -67,8 +67,12 @@ def speeds(found: Mapping[str, Any]) -> list[str]:
             f"{system}: {run['plays']:,}, {run['wall_seconds']:.0f}, {run['compile_wall_seconds']:.0f}"
             for system, run in one["training"].items()
         )
-        micro = 1e6 / speed["agent_steps_per_cpu_second"] if speed["agent_steps_per_cpu_second"] else float("nan")
-        cells = [f"{micro:.2f}", f"{speed['compile_seconds']:.1f}", f"{speed['compile_wall_seconds']:.1f}", runs or "–"]
+        rate = speed["agent_steps_per_cpu_second"]
+        numbers = (rate and 1e6 / rate, speed["compile_seconds"], speed["compile_wall_seconds"])
+        cells = [
+            "–" if number is None else f"{number:.{digits}f}" for number, digits in zip(numbers, (2, 1, 1), strict=True)
+        ]
+        cells.append(runs or "–")
         lines.append(f"| {agents} | {one['scenario']} | {' | '.join(cells)} |")
     return lines
 

@@ -33,6 +33,7 @@ from jaxmas.statistics import Estimate, bootstrap_means, coordination_score, sta
 
 FITTED = {"crowd": (BEST, DESIGNED, MOVED), "warehouse": (RANDOM, BEST, MOVED)}
 """Whose rewards laws are fitted to."""
+SPEED = ("agent_steps_per_cpu_second", "compile_seconds", "compile_wall_seconds", "num_envs")
 LEAST = 6
 """Sizes that a fit needs: a law has up to four numbers, and one size is left out."""
 
@@ -90,18 +91,18 @@ def collate(family: str, settings: Settings) -> dict[str, Any]:
         methods, kept = played(name, settings)
         if not methods:
             continue
-        speed = kept["references"]["speed"]
-        made = kept["references"]["provenance"]
+        speed = read(file_of(name, "speed", settings))
+        made = [one["provenance"] for one in (kept["references"], speed) if one]
+        devices = {f"{one['commit']} on {one['device']}" for one in made}
         agents = size_of(name)
         rows[agents] = {
             "scenario": part.scenario,
             "params": part.params,
             "best": kept["references"]["best"],
             "methods": {method: row_of(family, part, method, methods) for method in methods},
-            "speed": {key: speed[key] for key in ("agent_steps_per_cpu_second", "compile_seconds", "num_envs")}
-            | {"compile_wall_seconds": speed["compile_wall_seconds"]},
+            "speed": {key: speed.get(key) for key in SPEED},
             "training": {system: training(record) for system, record in kept["records"].items()},
-            "made_by": sorted({f"{made['commit']} on {made['device']}"}.union(*map(made_by, kept["records"].values()))),
+            "made_by": sorted(devices.union(*map(made_by, kept["records"].values()))),
         }
         for method in FITTED[family]:
             if method in methods:

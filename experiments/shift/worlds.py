@@ -93,9 +93,9 @@ class Settings:
     small: bool = False
     """One shift, two seeds, few updates: some minutes on two cores."""
     seeds: int = 3
-    updates: int = 48
+    updates: int = 192
     """Before the shift, and again after it."""
-    every: int = 4
+    every: int = 16
     """Updates between two measurements."""
     test: int = 512
     """Test queries of a measurement."""
