@@ -194,10 +194,11 @@ def machine() -> str:
 
 NOTES = """\
 An agent-step is one agent through one environment step. Actions are random legal ones, drawn inside the program, and
-everything that is seen is added up, so that no part of it goes uncomputed. One jitted scan of 24 steps per call for
-JAX; POGEMA plays one environment. Time is the CPU time of all threads (`getrusage`), every process on one core; calls
-are repeated after a first one, resets of episodes that end in them included, and compiling counts apart. The number of
-environments is the faster of those with 1,024 and 4,096 agents in all at 64 agents, kept for other numbers of agents.
+everything that is seen is multiplied by ones, as the first layer of a policy would read it, so that no part of it goes
+uncomputed. One jitted scan of 96 steps per call for JAX; POGEMA plays one environment. Time is the CPU time of all
+threads (`getrusage`), every process on one core; calls are repeated after a first one, resets of episodes that end in
+them included, and compiling counts apart. The number of environments is the faster of those with 1,024 and 4,096 agents
+in all at 64 agents, kept for other numbers of agents.
 
 Of jaxmas the whole roll-out counts: random plans, the designer's view, resets, metrics. Steps of a query that is over
 are computed and *not* counted: *live* is the share that is. *Acting* is the share of counted agent-steps with something
