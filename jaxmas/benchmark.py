@@ -191,8 +191,8 @@ def _play(
 
 def _count(step: MetaStep) -> Float[Array, "counted"]:
     """Return what an interval of one environment came to: metrics where a query ended."""
-    done, team, metrics = step.terminated | step.truncated, step.team, step.metrics
-    # A product, which takes a fifth of the time of a sum: all that the designer sees is computed, and read once.
+    done, team, metrics = step.terminated | step.truncated, step.next_team, step.metrics
+    # What is seen after the interval, computed besides what is planned by; read by a product, as a network would.
     pairs = team.pair_features.reshape(len(team.agent_tokens), -1)
     pairs = pairs @ jnp.ones(pairs.shape[1])
     seen = sum(map(jnp.sum, (team.task_tokens, team.agent_tokens, pairs, team.global_features)))

@@ -18,10 +18,11 @@ from jaxmas.environments.warehouse.observe import (
     HEARD,
     RADIO,
     WINDOW,
+    bits,
     disc,
     nearest,
     occupied,
-    squares,
+    spread,
     strips,
 )
 from jaxmas.environments.warehouse.params import WarehouseParams, tables
@@ -247,7 +248,8 @@ def test_what_robots_see() -> None:
     for robot in range(32):
         left = far[goal[robot]][np.asarray(params.neighbours)[cells[robot]]] if goal[robot] >= 0 else np.zeros(5)
         assert features[robot, ACTIONS : ACTIONS + 5].tolist() == (left - left[0]).tolist()
-    senders, away = nearest(state.cell, occupied(state.cell, params), state.there, params)
+    senders, at = nearest(state.cell, occupied(state.cell, params), state.there, params)
+    away = disc()[at]
     for robot in range(32):
         gap = place[cells] - place[cells[robot]]
         distance = (gap**2).sum(axis=1)
@@ -264,11 +266,16 @@ def test_the_window_crosses_words() -> None:
     every = np.arange(int(free.sum()))
     grid = Grid("wide", free, every, every)
     params = tables(grid, every[:1])
-    seen = np.asarray(squares(strips(params["walls"], params["place"], WINDOW)))
+    side = 2 * WINDOW + 1
+    seen = np.asarray(bits(strips(params["walls"], params["place"], WINDOW), side))
     padded = np.pad(~free, WINDOW, constant_values=True)
-    for (row, column), window in zip(grid.places, seen, strict=True):
-        side = 2 * WINDOW + 1
+    for (row, column), window in zip(grid.places, seen.reshape(-1, side, side), strict=True):
         assert window.tolist() == padded[row : row + side, column : column + side].tolist()
+
+
+def test_words_are_spread_to_the_last_bit() -> None:
+    words = jnp.array([[0, 1, 2**24 - 1], [2**23 + 1, 2**20, 5]], jnp.uint32)
+    assert spread(words, 2).tolist() == np.repeat(np.asarray(words), 2, axis=1).tolist()
 
 
 @functools.cache
