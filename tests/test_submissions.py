@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,7 @@ import pytest
 from jax import export
 
 import jaxmas
-from jaxmas import archive, evaluation, portable, result_files, submissions
+from jaxmas import archive, cli, evaluation, portable, result_files, schema, submissions
 from jaxmas.algorithms.ippo import IPPOConfig
 from jaxmas.algorithms.meta_skill import MetaSkillConfig
 from jaxmas.catalog import ALGORITHMS
@@ -301,6 +303,29 @@ def longer_names(found: dict) -> None:
     found["files"]["2/designer"] = found["files"]["0/designer"]
 
 
+def far_away(place: int) -> Callable[[Path], bytes]:
+    """Return an archive whose one entry says that it stands at a place of 64 bits."""
+
+    def made(path: Path) -> bytes:
+        data = zipped({"manifest.json": b"{}"})
+        entry, end = data.index(archive.ENTRY), data.index(b"PK\x05\x06")
+        extra = struct.pack("<HHQ", 1, 8, place)
+        listed = bytearray(data[entry:end] + extra)
+        listed[30:32], listed[42:46] = struct.pack("<H", len(extra)), b"\xff" * 4
+        return data[:entry] + bytes(listed) + end_of_zip(1, len(listed), entry)
+
+    return made
+
+
+def end_of_zip(entries: int, size: int, place: int) -> bytes:
+    return struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, entries, entries, size, place, 0)
+
+
+def crowded(path: Path) -> bytes:
+    entry = archive.ENTRY + bytes(42)
+    return entry * 10**6 + end_of_zip(0xFFFF, len(entry) * 10**6, 0)
+
+
 ARCHIVES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "nothing": (lambda path: b"", "cannot be read as a zip archive"),
     "no archive": (lambda path: b"#!/bin/sh\nrm -rf /\n", "cannot be read as a zip archive"),
@@ -316,8 +341,11 @@ ARCHIVES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     ),
     "a thousand files": (
         lambda path: zipped([(f"{at}/designer", b"") for at in range(1000)]),
-        "it holds 1000 files",
+        "it holds 1,000 files",
     ),
+    "a million files": (crowded, "it holds 1,000,000 files"),
+    "a place beyond all": (far_away(2**64 - 1), "cannot be read as a zip archive"),
+    "a place far beyond": (far_away(2**40), "cannot be read as a zip archive"),
     "a way out": (with_member("../outside"), "it holds '../outside'"),
     "a place of its own": (with_member("/etc/cron.d/mine"), "it holds '/etc/cron.d/mine'"),
     "a way out for Windows": (with_member("..\\outside"), r"it holds '\.\.\\\\outside'"),
@@ -347,7 +375,12 @@ ARCHIVES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "no JSON": (with_text(b"{"), "cannot be read as JSON"),
     "not finite": (with_text(b'{"format": NaN}'), "holds NaN"),
     "said twice": (with_text(b'{"format": 1, "format": 2}'), "gives 'format' twice"),
-    "a deep well": (with_text(b"[" * 10**6), "cannot be read as JSON"),
+    "no end of names": (
+        with_text(json.dumps(dict.fromkeys(map(str, range(10**5)))).encode()),
+        "manifest.json has more than 262,144 bytes",
+    ),
+    "a deep well": (with_text(b"[" * 10**5), "cannot be read as JSON"),
+    "a deeper well": (with_text(b"[" * 10**6), "manifest.json has more than"),
     "no UTF-8": (with_text(b"\xff\xfe{}"), "cannot be read as JSON"),
     "another format": (with_manifest(lambda found: found.update(format="pickle")), "its format is 'pickle'"),
     "a name more": (with_manifest(lambda found: found.update(run="rm -rf /")), "'run' does not belong here"),
@@ -400,6 +433,18 @@ def test_hostile_archives_are_refused(name: str, policy: Path, tmp_path: Path) -
     with pytest.raises(JaxmasError, match=said):
         archive.read(hostile)
     assert os.listdir(tmp_path) == ["hostile.zip"]
+
+
+def test_many_names_take_no_time() -> None:
+    began = time.monotonic()
+    assert len(schema.parsed(json.dumps(dict.fromkeys(map(str, range(10**5)))).encode())) == 10**5
+    assert time.monotonic() - began < 10
+
+
+def test_errors_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["submit", "\x1b[2J\u202e" + "x/" * 1000]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ?[2J?x/x/") and said.strip().isprintable() and len(said) < 1100
 
 
 # --- programs that are refused
