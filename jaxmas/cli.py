@@ -273,11 +273,11 @@ class Verify(_Archive):
     result: Path
     """The row that jaxmas submit wrote."""
     seed_file: Path
-    """Secret seeds, whole numbers apart from each other by blanks."""
+    """Secret seeds, words of at least 16 hexadecimal digits as secrets.token_hex(16) of Python gives."""
     out: Path = Path("verified.json")
     """Where the verified row goes."""
     episodes: int = 2048
-    """Queries of every secret seed."""
+    """Queries of every secret seed; the row has to stand on as many test queries, or more."""
     tolerance: float = 1e-5
     """How far means may differ from those reported: by rounding, or more where another kind of device played."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import io
 import json
 import os
@@ -36,6 +37,7 @@ from jaxmas.training import first_state, starting_policies, train
 SCENARIO = "probe-context-v0"
 ENV, PARAMS = jaxmas.make(SCENARIO)
 CONFIG = MetaSkillConfig(updates=4, queries=8, plans=4, width=8)
+TOKEN = "0123456789abcdef"
 ME = Author("mine", "me", "https://example.org/paper", "a line")
 
 
@@ -84,7 +86,7 @@ def test_a_row_is_reported_and_then_verified(policy: Path, tmp_path: Path) -> No
     assert row["entry"]["status"] == "self-reported"
     assert row["artifact"] == archive.read(policy)[2]
     assert [run["seed"] for run in row["runs"]] == [0, 1]
-    (tmp_path / "secret.txt").write_text("7 8\n")
+    (tmp_path / "secret.txt").write_text(f"{TOKEN} {TOKEN}0\n")
     files = policy, tmp_path / "row.json", tmp_path / "secret.txt", tmp_path / "verified.json"
     found = submissions.verify(*files, 64, limits=Limits(120))
     assert result_files.read(files[3]) == found
@@ -136,7 +138,7 @@ def test_what_differs_is_said(claim: str, policy: Path, tmp_path: Path, instead_
     row = submissions.submit(policy, tmp_path / "row.json", 64)
     change(row)
     result_files.write(tmp_path / "row.json", row)
-    (tmp_path / "secret.txt").write_text("7")
+    (tmp_path / "secret.txt").write_text(TOKEN)
     files = policy, tmp_path / "row.json", tmp_path / "secret.txt", tmp_path / "verified.json"
     with pytest.raises(JaxmasError, match=said):
         submissions.verify(*files, 64)
@@ -149,7 +151,7 @@ def test_secret_queries_tell_who_knows_the_test(
 ) -> None:
     instead_of_playing(0.5, secret)
     submissions.submit(policy, tmp_path / "row.json", 64)
-    (tmp_path / "secret.txt").write_text("7")
+    (tmp_path / "secret.txt").write_text(TOKEN)
     files = policy, tmp_path / "row.json", tmp_path / "secret.txt", tmp_path / "verified.json"
     if verified:
         assert submissions.verify(*files, 64)["entry"]["status"] == "verified"
@@ -163,17 +165,52 @@ def test_secret_queries_tell_who_knows_the_test(
     ("text", "said"),
     [
         ("", "no seed"),
-        ("12 x", "holds 'x'"),
-        ("0", "holds '0'"),
-        ("4294967296", "whole numbers"),
-        ("7 8 7", "a seed twice"),
-        ("-1", "holds '-1'"),
+        (f"{TOKEN} x", "word 2 of .* is no secret seed; seeds are words of at least 16 hexadecimal digits"),
+        ("7", "word 1 of .* is no secret seed"),
+        (TOKEN[:15], "word 1 of .* is no secret seed"),
+        ("4294967296" * 500 + "g", "word 1 of .* is no secret seed"),
+        (f"-{TOKEN}", "word 1 of .* is no secret seed"),
+        ("٣" * 16, "word 1 of .* is no secret seed"),
+        (f"{TOKEN} {TOKEN}0 {TOKEN}", "a seed twice"),
     ],
 )
 def test_seeds_have_to_be_some(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text(text)
     with pytest.raises(JaxmasError, match=said):
         submissions.read_seeds(tmp_path / "secret.txt")
+
+
+def test_a_secret_seed_has_64_bits() -> None:
+    root = submissions.root_of(TOKEN)
+    words = hashlib.sha256(TOKEN.encode()).digest()[:8]
+    assert jax.random.key_data(root).tolist() == [int.from_bytes(words[:4]), int.from_bytes(words[4:])]
+    secret, public = (jax.random.key_data(evaluation.query_keys("test", 4, seed)) for seed in (root, 7))
+    assert not np.any(np.all(secret[:, None] == public[None], axis=-1))
+    assert np.array_equal(public, jax.random.key_data(evaluation.query_keys("test", 4, jax.random.key(7))))
+    assert submissions.root_of(7) == 7
+
+
+def test_nobody_reads_the_seeds_off_the_command(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(words: list[str], **options: Any) -> None:
+        assert not any(TOKEN in word for word in words)
+        assert TOKEN.encode() in options["input"]
+        raise subprocess.TimeoutExpired(words, 1.0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(JaxmasError, match="not through"):
+        submissions.played(policy, [TOKEN], 8, Limits())
+
+
+def test_few_test_queries_are_no_row_to_verify(policy: Path, tmp_path: Path, instead_of_playing: Any) -> None:
+    instead_of_playing(0.5, 0.5)
+    submissions.submit(policy, tmp_path / "row.json", 8)
+    (tmp_path / "secret.txt").write_text(TOKEN)
+    files = policy, tmp_path / "row.json", tmp_path / "secret.txt", tmp_path / "verified.json"
+    with pytest.raises(JaxmasError, match=r"stands on 8 test queries, fewer than the 2,048 .* with --episodes 8$"):
+        submissions.verify(*files)
+    assert submissions.verify(*files, 8)["protocol"]["queries"] == 8
+    submissions.submit(policy, tmp_path / "row.json", 64)
+    assert submissions.verify(*files, 8)["protocol"]["queries"] == 64
 
 
 def test_runs_of_two_methods_are_not_one(runs: list[str], tmp_path: Path) -> None:
@@ -656,7 +693,7 @@ def test_the_command_line_goes_all_the_way(runs: list[str], tmp_path: Path) -> N
         return json.loads(done.stdout)
 
     package = str(Path(jaxmas.__file__).resolve().parents[1])
-    (tmp_path / "secret.txt").write_text("7")
+    (tmp_path / "secret.txt").write_text(TOKEN)
     jaxmas_("export", *runs, "--name", "mine", "--by", "me")
     jaxmas_("submit", "policy.zip", "--episodes", "16")
     words = "policy.zip", "--result", "result.json", "--seed-file", "secret.txt", "--episodes", "16"
