@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jaxmas
@@ -328,7 +329,7 @@ def root_of(seed: int | str) -> Any:
     if isinstance(seed, int):
         return seed
     words = np.frombuffer(hashlib.sha256(seed.encode()).digest()[:8], ">u4").astype(np.uint32)
-    return jax.random.wrap_key_data(words)
+    return jax.random.wrap_key_data(jnp.asarray(words))
 
 
 def _row(manifest: Mapping[str, Any], artifact: str, outcomes: list[Outcomes], queries: int) -> Result:

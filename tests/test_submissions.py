@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import struct
@@ -22,6 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from jax.extend.mlir import serialize_portable_artifact
+from jax.extend.mlir.dialects import stablehlo
+from jax.interpreters import mlir
 
 import jaxmas
 from jaxmas import archive, cli, evaluation, portable, result_files, schema, submissions
@@ -535,6 +539,15 @@ def factored(field: Any, words: Any) -> Any:
     return field + jnp.linalg.cholesky(eye)[:, 0, :1].astype(field.dtype) * 0
 
 
+def two_batches() -> bytes:
+    sizes = export.symbolic_shape(f"b, c{', c' * len(TEAM[1:])}")
+    inputs = [
+        jax.ShapeDtypeStruct((size, *one.shape), one.dtype)
+        for size, one in zip(sizes, (portable.KEY, *TEAM), strict=True)
+    ]
+    return bytes(export.export(jax.jit(zeros()), platforms=portable.PLATFORMS)(*inputs).serialize())
+
+
 START = bytes(export.export(jax.jit(lambda: []), platforms=portable.PLATFORMS)().serialize())
 LESS, MORE = [portable.KEY, *TEAM][:-1], [portable.KEY, *TEAM, jax.ShapeDtypeStruct((7,), jnp.float32)]
 WIDE = [portable.KEY, jax.ShapeDtypeStruct((99, 99), jnp.float32), *TEAM[1:]]
@@ -548,6 +561,9 @@ PROGRAMS: dict[str, tuple[Callable[[], tuple[bytes, bytes]], str]] = {
     "weights for any batch": (lambda: (START, lowered(given=MORE)), "weights are of one size"),
     "another shape": (lambda: (START, lowered(given=WIDE)), "array 1 that designer-apply takes is"),
     "another type": (lambda: (START, lowered(given=OTHER)), "array 0 that designer-apply takes is float32"),
+    "twice the batch": (lambda: (START, lowered(batch=2 * BATCH)), r"uint32\[2\*b,2\]; .* for any b"),
+    "one more than the batch": (lambda: (START, lowered(batch=BATCH + 1)), r"uint32\[b \+ 1,2\]; .* for any b"),
+    "two batches": (lambda: (START, two_batches()), r"array 1 that designer-apply takes is float32\[c,.* the same"),
     "one batch size only": (lambda: (START, lowered(batch=256)), "for any b"),
     "no plan": (lambda: (START, lowered(lambda words, *team: [words])), "designer-apply gives 1 arrays"),
     "a plan of fractions": (
@@ -596,21 +612,104 @@ def test_a_program_that_fits_is_taken() -> None:
         portable.load_weights("0/designer", found, b"1234")
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("%1 = stablehlo.custom_call @xla_ffi_python_cpu_callback(%0) : x", "calls xla_ffi_python_cpu_callback"),
-        ('%1 = "stablehlo.custom_call"(%0) <{call_target_name = "evil"}> : x', "calls"),
-        ('    %1 = stablehlo.custom_call @"shape_assertion x"(%0) : x', "calls"),
-        ('    %1:2 = "stablehlo.infeed"(%0) : x', "holds the operation infeed"),
-        ("    %1 = stablehlo.all_reduce(%0) : x", "holds the operation all_reduce"),
-        ("    %1 = llvm.call @system(%0) : x", "holds operations of llvm"),
-    ],
-)
-def test_nothing_but_arithmetic_is_read(text: str, said: str) -> None:
-    portable._check_operations("    %1 = stablehlo.add %0, %0 : x\n    stablehlo.custom_call @shape_assertion(%1) : x")
-    with pytest.raises(JaxmasError, match=said):
-        portable._check_operations(f"module @jit_f {{\n{text}\n}}")
+def rewritten(ops: str = "", functions: str = "", **changes: Any) -> bytes:
+    """Return the program that fits, with operations and functions written into it, and told other things of it."""
+    inputs = [jax.ShapeDtypeStruct((BATCH, *one.shape), one.dtype) for one in (portable.KEY, *TEAM)]
+    made = export.export(jax.jit(zeros()), platforms=portable.PLATFORMS)(*inputs)
+    head, main, rest = re.split(r"(?m)^(  func\.func public @main.*\n)", made.mlir_module())
+    with mlir.make_ir_context():
+        module = mlir.ir.Module.parse(head + functions + main + ops + rest)
+        data = serialize_portable_artifact(module, stablehlo.get_current_version(), True)
+    told = {"mlir_module_serialized": data, **changes}
+    return bytes(dataclasses.replace(made, **told).serialize())
+
+
+NUMBER = "%k = stablehlo.constant dense<1.0> : tensor<4xf32>\n"
+OPERATIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "code outside": (
+        {"ops": "stablehlo.custom_call @evil() {has_side_effect = true} : () -> ()\n"},
+        "calls evil, which is code outside",
+    ),
+    "code outside that looks like a check": (
+        {"ops": 'stablehlo.custom_call @"shape_assertion x"() {has_side_effect = true} : () -> ()\n'},
+        "calls shape_assertion x, which is code outside",
+    ),
+    "code outside with a way to a terminal": (
+        {"ops": 'stablehlo.custom_call @"\\1B[2J"() {has_side_effect = true} : () -> ()\n'},
+        r"calls \?\[2J, which is code outside",
+    ),
+    "a composite of its own": (
+        {
+            "ops": f'{NUMBER} %q = stablehlo.composite "evil.thing" %k {{decomposition = @dec}}'
+            " : (tensor<4xf32>) -> tensor<4xf32>\n",
+            "functions": "func.func private @dec(%a: tensor<4xf32>) -> tensor<4xf32> { return %a : tensor<4xf32> }\n",
+        },
+        "calls evil.thing",
+    ),
+    "a function that is not there": (
+        {
+            "ops": f"{NUMBER} func.call @ext(%k) : (tensor<4xf32>) -> ()\n",
+            "functions": "func.func private @ext(tensor<4xf32>) -> ()\n",
+        },
+        "has a function without a body",
+    ),
+    "a function that nobody calls": (
+        {"functions": "func.func private @ext(tensor<4xf32>) -> ()\n"},
+        "has a function without a body",
+    ),
+    "a module in the module": (
+        {"functions": "module @inner { func.func @f() { return } }\n"},
+        "holds the operation builtin.module",
+    ),
+    "dice": (
+        {
+            "ops": "%lo = stablehlo.constant dense<0.0> : tensor<f32>\n"
+            "%n = stablehlo.constant dense<3> : tensor<1xi64>\n"
+            "%q = stablehlo.rng %lo, %lo, %n, distribution = UNIFORM"
+            " : (tensor<f32>, tensor<f32>, tensor<1xi64>) -> tensor<3xf32>\n"
+        },
+        "holds the operation stablehlo.rng;",
+    ),
+    "a way in": (
+        {
+            "ops": "%t = stablehlo.create_token : !stablehlo.token\n"
+            '%q:2 = "stablehlo.infeed"(%t) {infeed_config = ""}'
+            " : (!stablehlo.token) -> (tensor<3xf32>, !stablehlo.token)\n"
+        },
+        "holds the operation stablehlo.create_token, stablehlo.infeed",
+    ),
+    "a word with others": (
+        {
+            "ops": f'{NUMBER} %q = "stablehlo.reduce_scatter"(%k) <{{replica_groups = dense<0> : tensor<1x1xi64>,'
+            " scatter_dimension = 0 : i64}> ({\n^bb0(%a: tensor<f32>, %b: tensor<f32>):\n"
+            "stablehlo.return %a : tensor<f32>\n}) : (tensor<4xf32>) -> tensor<4xf32>\n"
+        },
+        "holds the operation stablehlo.reduce_scatter",
+    ),
+    "text": ({"mlir_module_serialized": b"module {}"}, "is not in bytecode"),
+    "an old convention": ({"calling_convention_version": 0}, "calling convention 0, not 9 to"),
+    "a convention of another time": ({"calling_convention_version": 99}, "calling convention 99, not 9 to"),
+    "arguments twice": ({"module_kept_var_idx": (0, 0, 1, 2, 3, 99)}, "keeps other arguments than it takes"),
+    "arguments that it does not take": ({"module_kept_var_idx": (0,)}, r"takes tensor<i32>, .*; it says that it takes"),
+    "a platform with a way to a terminal": ({"platforms": ("\x1b[2J" * 999, "tpu")}, r"is for \?\[2J.{,80}…, not for"),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_nothing_but_arithmetic_is_read(name: str) -> None:
+    changes, said = OPERATIONS[name]
+    portable.load_designer(ENV, PARAMS, START, rewritten("%k = stablehlo.constant dense<1.0> : tensor<4xf32>\n"))
+    with pytest.raises(JaxmasError, match=f"designer-apply .*{said}"):
+        portable.load_designer(ENV, PARAMS, START, rewritten(**changes))
+
+
+def test_a_program_gives_what_it_says() -> None:
+    """Fractions in place of whole numbers, under the names of the right ones."""
+    right = export.deserialize(bytearray(lowered())).out_avals
+    other = export.deserialize(bytearray(lowered(zeros(_1=lambda field, _: field + jnp.nan))))
+    told = bytes(dataclasses.replace(other, out_avals=right).serialize())
+    with pytest.raises(JaxmasError, match=r"gives tensor<.*>, tensor<\?x\dxf32>.*; it says that it gives"):
+        portable.load_designer(ENV, PARAMS, START, told)
 
 
 # --- what shows only when it is played
@@ -641,11 +740,23 @@ def test_legal_plans_of_anyone_can_be_played(tmp_path: Path) -> None:
     assert len(found["reward"]) == 8
 
 
+def with_twice_the_rows() -> bytes:
+    """Return a program with two plans for every query, which says that it gives one."""
+    many = zeros(_1=lambda field, _: jnp.concatenate([field, field], 0))
+    told = export.deserialize(bytearray(lowered())).out_avals
+    return bytes(dataclasses.replace(export.deserialize(bytearray(lowered(many))), out_avals=told).serialize())
+
+
 PLAYED: dict[str, tuple[Callable[[], bytes], Limits, str]] = {
     "plans that are not legal": (
         lambda: lowered(zeros(_1=lambda field, _: field + 99)),
         Limits(120),
         "entries of its plans are not legal",
+    ),
+    "more plans than it says": (
+        with_twice_the_rows,
+        Limits(120),
+        r"its programs cannot be run here \(\w+: [^\n]{1,150}\)$",
     ),
     "no end": (lambda: lowered(zeros(_1=endless)), Limits(20), "was not through with 8 queries in 20 seconds"),
     "a great hunger": (lambda: lowered(zeros(_1=hungry)), Limits(60, 2**33), "ended with|memory"),
