@@ -41,6 +41,9 @@ FAULTS = {
 """What a policy may not do while it plays, by what is reported of it."""
 SECRET = "words of at least 16 hexadecimal digits, each from python -c 'import secrets; print(secrets.token_hex(16))'"
 """What a file of secret seeds holds: too many bits to find a seed from a query's key by search, as 32 bits allow."""
+ALONE = "what a program gives for a query has to follow from that query alone"
+ROUNDED = 0.05
+"""The share of queries that may be played otherwise beside other ones: where rounding tips a decision."""
 SURE = 4.0
 """Standard errors by which rewards on secret queries may differ from those on the test queries."""
 
@@ -228,14 +231,37 @@ def _serve(path: str, seeds: Sequence[int | str], queries: int, memory: int) -> 
         plans = portable.load_weights(f"{run}/designer", designer, files[f"{run}/designer"])
         if trained:
             weights = portable.load_weights(f"{run}/executor", workers, files[f"{run}/executor"])
+        policies = env, params, designer, plans, workers, weights
+        others = _others(policies, queries, root_of(seeds[0]))
+        refuse(others > 0, f"run {run}: it plays {others:,} queries otherwise beside other ones; {ALONE}")
         parts = [
-            evaluation.evaluate(
-                env, params, designer, plans, workers, weights, evaluation.query_keys("test", queries, root_of(seed))
-            )
-            for seed in seeds
+            evaluation.evaluate(*policies, evaluation.query_keys("test", queries, root_of(seed))) for seed in seeds
         ]
         runs.append({name: np.concatenate([part[name] for part in parts]).tolist() for name in parts[0]})
     return {"runs": runs}
+
+
+def _others(policies: tuple, queries: int, root: Any) -> int:
+    """Return how many queries are played otherwise at another place and beside other queries; 0 if rounding may do so.
+
+    All are those of the first chunk; every second one gives way to a query that is not asked, and their order turns.
+    """
+    count = min(queries, evaluation.CHUNK)
+    keys, strangers = (evaluation.query_keys("test", count, root, start) for start in (0, queries))
+    stay = np.arange(count) % 2 == 0
+    once, again = (
+        [np.asarray(leaf) for leaf in (outcome["reward"], *jax.tree.leaves(plan))]
+        for outcome, plan in (
+            evaluation.play(*policies, given, evaluation.noise_keys(given, 0))
+            for given in (keys, jnp.where(stay, keys, strangers)[::-1])
+        )
+    )
+    same = [
+        np.isclose(one, other[::-1], rtol=1e-4).reshape(count, -1).all(axis=1)
+        for one, other in zip(once, again, strict=True)
+    ]
+    found = int(np.sum(stay & ~np.all(same, axis=0)))
+    return found if found > ROUNDED * stay.sum() else 0
 
 
 # --- rows

@@ -522,6 +522,16 @@ def zeros(**changes: Any) -> Callable[..., Any]:
     return design
 
 
+def everyone(tier: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Return a designer of legal plans, in which everyone takes part, of a tier that follows from the words of keys."""
+    return zeros(
+        _0=lambda field, _: field | True,
+        _2=lambda field, words: field + tier(words)[:, None].astype(field.dtype),
+        _4=lambda field, _: field - 1,
+        _5=lambda field, _: field + 1,
+    )
+
+
 def endless(field: Any, words: Any) -> Any:
     """Return a field once a number that never changes has changed."""
     never = jax.lax.while_loop(lambda at: at < 1, lambda at: at * (words[0, 0] < jnp.uint32(2**31)), 0)
@@ -734,8 +744,7 @@ def archived(out: Path, apply: bytes, **files: bytes) -> Path:
 
 def test_legal_plans_of_anyone_can_be_played(tmp_path: Path) -> None:
     """A designer that this package knows nothing of, and one more that it knows: the same plan."""
-    quorum = zeros(_5=lambda field, _: field + 1, _4=lambda field, _: field - 1, _0=lambda field, _: field | True)
-    path = archived(tmp_path / "policy.zip", lowered(quorum))
+    path = archived(tmp_path / "policy.zip", lowered(everyone(lambda words: words[:, 1] % 2)))
     (found,) = submissions.played(path, [0], 8, Limits(120))
     assert len(found["reward"]) == 8
 
@@ -752,6 +761,16 @@ PLAYED: dict[str, tuple[Callable[[], bytes], Limits, str]] = {
         lambda: lowered(zeros(_1=lambda field, _: field + 99)),
         Limits(120),
         "entries of its plans are not legal",
+    ),
+    "plans by their place": (
+        lambda: lowered(everyone(lambda words: jnp.arange(words.shape[0]) % 2)),
+        Limits(120),
+        "run 0: it plays 4 queries otherwise beside other ones; what a program gives for a query has to follow",
+    ),
+    "plans by their neighbours": (
+        lambda: lowered(everyone(lambda words: (words.sum() >> words[:, 1] % 32) % 2)),
+        Limits(120),
+        r"run 0: it plays \d queries otherwise beside other ones",
     ),
     "more plans than it says": (
         with_twice_the_rows,
