@@ -114,7 +114,7 @@ def _members(data: bytes) -> dict[str, bytes]:
                 members[info.filename] = found
             return members
     except UNREADABLE as error:
-        said = printable(error, 150)
+        said = printable(error, 150) or type(error).__name__
         raise JaxmasError(f"it cannot be read as a zip archive ({said}); make it anew by jaxmas export") from error
 
 

@@ -321,7 +321,9 @@ def _check_types(program: export.Exported, module: mlir.ir.Module, name: str) ->
             sizes = [size if isinstance(size, int) else any_size for size in shape]
             return mlir.ir.RankedTensorType.get(sizes, mlir.dtype_to_ir_type(np.dtype(dtype)))
 
-        main: Any = mlir.ir.SymbolTable(module.operation)["main"]
+        functions = mlir.ir.SymbolTable(module.operation)
+        refuse("main" not in functions, f"{name} has no function main, with which programs begin")
+        main: Any = functions["main"]
         # Programs for several platforms take the place of theirs among them first.
         taken = [typed((), np.int32)] if len(program.platforms) > 1 else []
         taken += [typed(program.in_avals[at].shape, program.in_avals[at].dtype) for at in kept]

@@ -713,6 +713,16 @@ def test_nothing_but_arithmetic_is_read(name: str) -> None:
         portable.load_designer(ENV, PARAMS, START, rewritten(**changes))
 
 
+def test_a_program_has_to_begin() -> None:
+    program = export.deserialize(bytearray(lowered()))
+    with mlir.make_ir_context():
+        module = mlir.ir.Module.parse(program.mlir_module().replace("@main", "@last"))
+        data = serialize_portable_artifact(module, stablehlo.get_current_version(), True)
+    told = bytes(dataclasses.replace(program, mlir_module_serialized=data).serialize())
+    with pytest.raises(JaxmasError, match="designer-apply has no function main"):
+        portable.load_designer(ENV, PARAMS, START, told)
+
+
 def test_a_program_gives_what_it_says() -> None:
     """Fractions in place of whole numbers, under the names of the right ones."""
     right = export.deserialize(bytearray(lowered())).out_avals
