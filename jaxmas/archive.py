@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmas.checkpoints import atomic_write
-from jaxmas.errors import JaxmasError, refuse
+from jaxmas.errors import JaxmasError, printable, refuse
 from jaxmas.result_files import DESCRIPTION, PROVENANCE, SETTING, SHA256, check_entry, check_world
 from jaxmas.schema import Check, mapping, one_of, or_null, parsed, sequence, shown, structure, text, whole
 
@@ -26,10 +27,26 @@ SIDES = ("designer", "executor")
 """Who is in an archive; the executor where it was trained."""
 LARGEST = 2**26
 """Bytes of an archive, and of all that it holds."""
+LARGEST_MANIFEST = 2**18
+"""Bytes of a manifest, as of a result file."""
 MOST_RUNS = 100
 MEMBER = rf"({'|'.join(SIDES)})-(start|apply)|(0|[1-9]\d?)/({'|'.join(SIDES)})"
 """Programs, and weights with the number of their run."""
 MOST_FILES = len(SIDES) * (2 + MOST_RUNS)
+ENTRY = b"PK\x01\x02"
+"""How an entry of a zip archive's list of files begins."""
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+)
+"""What zipfile raises where places, sizes or contents of an archive are not what its entries say."""
 
 _name: Check = text(40, MEMBER, "such as designer-apply or 0/designer")
 SCHEMA = structure(
@@ -79,20 +96,26 @@ def read(path: Path) -> tuple[dict[str, Any], Files, str]:
 
 def _members(data: bytes) -> dict[str, bytes]:
     """Return what an archive holds, read into memory up to a size; names that mean a place elsewhere are refused."""
+    # Counted before zipfile makes an object of each.
+    entries = data.count(ENTRY)
+    refuse(entries > 1 + MOST_FILES, f"it holds {entries:,} files; at most {1 + MOST_FILES} are taken")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
-            refuse(len(infos) > 1 + MOST_FILES, f"it holds {len(infos)} files; at most {1 + MOST_FILES} are taken")
             _check_names(infos)
             members, left = {}, LARGEST
             for info in infos:
+                most = LARGEST_MANIFEST if info.filename == MANIFEST else left
                 with archive.open(info) as member:
-                    members[info.filename] = member.read(left + 1)
-                left -= len(members[info.filename])
+                    found = member.read(most + 1)
+                left -= len(found)
                 refuse(left < 0, f"what it holds comes to more than {LARGEST:,} bytes, the most that are taken")
+                refuse(len(found) > most, f"{MANIFEST} has more than {most:,} bytes, the most that are taken")
+                members[info.filename] = found
             return members
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise JaxmasError(f"it cannot be read as a zip archive ({error}); make it anew by jaxmas export") from error
+    except UNREADABLE as error:
+        said = printable(error, 150) or type(error).__name__
+        raise JaxmasError(f"it cannot be read as a zip archive ({said}); make it anew by jaxmas export") from error
 
 
 def _check_names(infos: list[zipfile.ZipInfo]) -> None:

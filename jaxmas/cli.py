@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from jaxmas.errors import JaxmasError, did_you_mean, refuse
+from jaxmas.errors import JaxmasError, did_you_mean, printable, refuse
 from jaxmas.progress import progress
 
 Scenario = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SCENARIO")]
@@ -273,15 +273,17 @@ class Verify(_Archive):
     result: Path
     """The row that jaxmas submit wrote."""
     seed_file: Path
-    """Secret seeds, whole numbers apart from each other by blanks."""
+    """Secret seeds, words of at least 16 hexadecimal digits as secrets.token_hex(16) of Python gives."""
     out: Path = Path("verified.json")
     """Where the verified row goes."""
     episodes: int = 2048
-    """Queries of every secret seed."""
+    """Queries of every secret seed; the row has to stand on as many test queries, or more."""
     tolerance: float = 1e-5
     """How far means may differ from those reported: by rounding, or more where another kind of device played."""
 
 
+LONGEST = 1000
+"""Characters of an error message."""
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "list": ("jaxmas list", "jaxmas list --json"),
     "train": (
@@ -648,7 +650,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int, kind: str = "error: ") -> int:
-    print(kind + " ".join(message.split()), file=sys.stderr)
+    print(kind + printable(message, LONGEST), file=sys.stderr)
     return code
 
 

@@ -18,6 +18,13 @@ def refuse(wrong: bool, message: str) -> None:
         raise JaxmasError(message)
 
 
+def printable(message: object, longest: int) -> str:
+    """Return a message of others as one line that is harmless to a terminal, cut where it is longer than allowed."""
+    line = " ".join(str(message)[: 4 * longest].split())
+    clean = "".join(sign if sign.isprintable() else "?" for sign in line)
+    return clean if len(clean) <= longest else f"{clean[: longest - 1]}…"
+
+
 def check_numbers(who: str, settings: object, names: Iterable[str], low: float, high: float = math.inf) -> None:
     """Raise a ``JaxmasError`` where a setting of one of these names is no finite number from ``low`` to ``high``."""
     bounds = f"at least {low}" if high == math.inf else f"{low} to {high}"

@@ -25,9 +25,14 @@ Outcomes = dict[str, np.ndarray]
 """``reward`` and every metric of the environment, one value per query."""
 
 
-def query_keys(stream: str, num: int, seed: int = 0, start: int = 0) -> Key[Array, "queries"]:
-    """Return the keys of queries ``start … start + num - 1`` of a stream; streams never share a key."""
-    root = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x6A78), STREAMS[stream])
+def query_keys(stream: str, num: int, seed: int | Key[Array, ""] = 0, start: int = 0) -> Key[Array, "queries"]:
+    """Return the keys of queries ``start … start + num - 1`` of a stream; streams never share a key.
+
+    A seed may be a key as well: a whole number has 32 bits, which can be searched through.
+    """
+    is_key = isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)
+    first = seed if is_key else jax.random.key(seed)
+    root = jax.random.fold_in(jax.random.fold_in(first, 0x6A78), STREAMS[stream])
     return jax.vmap(lambda index: jax.random.fold_in(root, index))(jnp.arange(start, start + num))
 
 

@@ -16,19 +16,35 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 from jax.custom_batching import custom_vmap
+from jax.interpreters import mlir
 from jaxtyping import Array
 
 from jaxmas.distributions import Categorical
-from jaxmas.errors import JaxmasError, refuse
+from jaxmas.errors import JaxmasError, printable, refuse
 from jaxmas.plans import Plan
 from jaxmas.types import Environment, Executor, MetaPolicy, Observation, TeamObservation
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-CUSTOM_CALLS = ("shape_assertion", "cu_threefry2x32", "cu_threefry2x32_ffi")
-"""What a program may call besides arithmetic: a check of its batch size, and random bits on CUDA."""
-ARITHMETIC = ("stablehlo", "chlo", "func", "module", "mhlo")
-FORBIDDEN = ("infeed", "outfeed", "send", "recv", "all_", "collective", "cross_replica", "partition_id", "replica_id")
-"""How the names of operations begin that reach beyond the program."""
+BYTECODE = b"ML\xefR"
+"""How a program in bytes begins; as text it could hold what no bytes can."""
+CALLS = {
+    "stablehlo.custom_call": ("call_target_name", "shape_assertion"),
+    "stablehlo.composite": ("name", r"chlo\.\w+"),
+}
+"""What a program may call besides its own functions: the check of its batch size, and arithmetic such as a top-k."""
+FUNCTIONS = ("builtin.module", "func.func", "func.call", "func.return")
+_PLAIN = """
+abs add and atan2 batch_norm_grad batch_norm_inference batch_norm_training bitcast_convert broadcast_in_dim case cbrt
+ceil cholesky clamp compare complex concatenate constant convert convolution cosine count_leading_zeros divide
+dot_general dynamic_broadcast_in_dim dynamic_conv dynamic_gather dynamic_iota dynamic_pad dynamic_reshape
+dynamic_slice dynamic_update_slice exponential exponential_minus_one fft floor gather get_dimension_size if imag iota
+is_finite log log_plus_one logistic map maximum minimum multiply negate not optimization_barrier or pad popcnt power
+real real_dynamic_slice reduce reduce_precision reduce_window remainder reshape return reverse rng_bit_generator
+round_nearest_afz round_nearest_even rsqrt scatter select select_and_scatter shift_left shift_right_arithmetic
+shift_right_logical sign sine slice sort sqrt subtract tan tanh transpose triangular_solve while xor
+"""
+ARITHMETIC = frozenset((*FUNCTIONS, *CALLS, *(f"stablehlo.{name}" for name in _PLAIN.split())))
+"""Operations whose results follow from their operands alone; what has tokens or a state is not among them."""
 
 Shapes = Sequence[jax.ShapeDtypeStruct]
 
@@ -97,7 +113,7 @@ def _serialised(function: Callable[..., Any], inputs: Shapes) -> bytes:
         lowered = export.export(jax.jit(function), platforms=PLATFORMS)(*inputs)
     finally:
         jax.config.update(frames, before)
-    _check_operations(lowered.mlir_module())
+    _check_operations(_module_of(lowered), "the policy")
     return bytes(lowered.serialize())
 
 
@@ -239,31 +255,83 @@ def _loaded(name: str, data: bytes) -> export.Exported:
     """Return a program in which nothing reaches beyond it."""
     try:
         program = export.deserialize(bytearray(data))
-        module = program.mlir_module()
+        refuse(not program.mlir_module_serialized.startswith(BYTECODE), "it is not in bytecode")
+        lowest, highest = (
+            export.minimum_supported_calling_convention_version,
+            export.maximum_supported_calling_convention_version,
+        )
+        version = program.calling_convention_version
+        refuse(not lowest <= version <= highest, f"calling convention {version}, not {lowest} to {highest}")
+        module = _module_of(program)
     except Exception as error:
-        said = " ".join(str(error).split())[:120]
+        said = printable(error, 120)
         raise JaxmasError(f"{name} is no program that this version of JAX reads ({said})") from error
     here = jax.default_backend()
     platform = {"gpu": "cuda"}.get(here, here)
-    refuse(platform not in program.platforms, f"{name} is for {', '.join(program.platforms)}, not for {platform}")
+    named = printable(", ".join(program.platforms), 80)
+    refuse(platform not in program.platforms, f"{name} is for {named}, not for {platform}")
     refuse(program.nr_devices != 1, f"{name} is for {program.nr_devices} devices; programs are for one")
     effects = bool(program.ordered_effects or program.unordered_effects)
     refuse(effects or bool(program.disabled_safety_checks), f"{name} has effects, or checks of JAX turned off")
     _check_operations(module, name)
+    _check_types(program, module, name)
     return program
 
 
-def _check_operations(module: str, name: str = "the policy") -> None:
-    """Refuse a program that holds anything but arithmetic."""
-    calls = len(re.findall("custom_call", module))
-    known = re.findall(rf"stablehlo\.custom_call @({'|'.join(CUSTOM_CALLS)})\(", module)
-    named = sorted(set(re.findall(r'custom_call"?\s*@?([\w".$-]+)', module)) - set(CUSTOM_CALLS))
-    refuse(calls != len(known), f"{name} calls {', '.join(named)[:80]}, which is code outside; only arithmetic may be")
-    found = set(re.findall(r'(?m)^\s*(?:%[^=]*= )?"?([a-z_]+)\.([a-z_]+)', module))
-    dialects = sorted({dialect for dialect, _ in found} - set(ARITHMETIC))
-    refuse(bool(dialects), f"{name} holds operations of {', '.join(dialects)}; only {', '.join(ARITHMETIC)} are read")
-    beyond = sorted(operation for _, operation in found if operation.startswith(FORBIDDEN))
-    refuse(bool(beyond), f"{name} holds the operation {', '.join(beyond)}; only arithmetic may be")
+def _module_of(program: export.Exported) -> mlir.ir.Module:
+    with mlir.make_ir_context():
+        return program.mlir_module(serialized=False)
+
+
+def _check_operations(module: mlir.ir.Module, name: str) -> None:
+    """Refuse a program that holds anything but arithmetic, or functions without a body."""
+    called, beyond, empty = set(), set(), []
+
+    def look(found: Any) -> mlir.ir.WalkResult:
+        operation = found.operation
+        if operation.name in CALLS:
+            attribute, known = CALLS[operation.name]
+            target = operation.attributes[attribute].value
+            called.update([target] if re.fullmatch(known, target) is None else [])
+        elif operation.name == "func.func":
+            empty.extend([] if len(operation.regions[0].blocks) else [operation])
+        # All of chlo is arithmetic. A module inside the module would be one more program.
+        plain = operation.name in ARITHMETIC or operation.name.startswith("chlo.")
+        nested = operation.name == "builtin.module" and operation.parent is not None
+        beyond.update([] if plain and not nested else [operation.name])
+        return mlir.ir.WalkResult.ADVANCE
+
+    module.operation.walk(look)
+    named = printable(", ".join(sorted(called)), 80)
+    refuse(bool(called), f"{name} calls {named}, which is code outside; only arithmetic may be")
+    named = printable(", ".join(sorted(beyond)), 80)
+    refuse(bool(beyond), f"{name} holds the operation {named}; only arithmetic may be")
+    refuse(bool(empty), f"{name} has a function without a body, which is code outside; only arithmetic may be")
+
+
+def _check_types(program: export.Exported, module: mlir.ir.Module, name: str) -> None:
+    """Refuse a program whose main function takes or gives other arrays than it says."""
+    kept = list(program.module_kept_var_idx)
+    ordered = kept == sorted(set(kept)) and set(kept) <= set(range(len(program.in_avals)))
+    refuse(not ordered, f"{name} keeps other arguments than it takes, or not in order")
+    with module.context, mlir.ir.Location.unknown():
+
+        def typed(shape: Sequence[Any], dtype: Any) -> mlir.ir.Type:
+            any_size = mlir.ir.ShapedType.get_dynamic_size()
+            sizes = [size if isinstance(size, int) else any_size for size in shape]
+            return mlir.ir.RankedTensorType.get(sizes, mlir.dtype_to_ir_type(np.dtype(dtype)))
+
+        functions = mlir.ir.SymbolTable(module.operation)
+        refuse("main" not in functions, f"{name} has no function main, with which programs begin")
+        main: Any = functions["main"]
+        # Programs for several platforms take the place of theirs among them first.
+        taken = [typed((), np.int32)] if len(program.platforms) > 1 else []
+        taken += [typed(program.in_avals[at].shape, program.in_avals[at].dtype) for at in kept]
+        given = [typed(each.shape, each.dtype) for each in program.out_avals]
+        for what, found, said in (("takes", main.type.inputs, taken), ("gives", main.type.results, given)):
+            listed = [", ".join(map(str, types)) for types in (found, said)]
+            theirs, ours = (printable(text, 120) for text in listed)
+            refuse(list(found) != said, f"{name} {what} {theirs}; it says that it {what} {ours}")
 
 
 def _carry_of(name: str, start: export.Exported) -> list[jax.ShapeDtypeStruct]:
@@ -271,7 +339,7 @@ def _carry_of(name: str, start: export.Exported) -> list[jax.ShapeDtypeStruct]:
     refuse(bool(start.in_avals), f"{name} takes {len(start.in_avals)} arguments; it has to take none")
     shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in start.out_avals]
     flat: Any = jax.tree.structure([0] * len(shapes))
-    refuse(flat != start.out_tree, f"{name} gives {start.out_tree}; it has to give a list of arrays")
+    refuse(flat != start.out_tree, f"{name} gives {printable(start.out_tree, 80)}; it has to give a list of arrays")
     return shapes
 
 
@@ -282,10 +350,13 @@ def _check_signature(name: str, program: export.Exported, inputs: Shapes, output
         counts = f"{name} {what} {len(found)} arrays; in this setting it has to be {len(wanted)}"
         refuse(len(found) != len(wanted), counts)
         for place, (one, other) in enumerate(zip(found, wanted, strict=True)):
+            size, *others = one.shape or (0,)
+            # One and the same name in all places: neither a number nor something worked out, such as 2*b.
+            plain = str(size).isidentifier() and size == program.in_avals[0].shape[0]
+            right = plain and tuple(others) == other.shape and one.dtype == other.dtype
             sizes = ",".join(map(str, ("b", *other.shape)))
-            right = one.shape[1:] == other.shape and one.dtype == other.dtype and not isinstance(one.shape[0], int)
-            differs = f"array {place} that {name} {what} is {one.str_short()}"
-            refuse(not right, f"{differs}; it has to be {other.dtype.name}[{sizes}], for any b")
+            differs = f"array {place} that {name} {what} is {printable(one.str_short(), 80)}"
+            refuse(not right, f"{differs}; it has to be {other.dtype.name}[{sizes}], for any b, the same everywhere")
     fixed = all(isinstance(size, int) for one in weights for size in one.shape)
     refuse(not fixed, f"{name} takes weights whose size hangs on the number of queries; weights are of one size")
     flat = jax.tree.structure(((0,) * len(program.in_avals), {})), jax.tree.structure([0] * len(outputs))

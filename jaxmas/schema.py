@@ -19,10 +19,11 @@ def parsed(data: bytes) -> Any:
         raise JaxmasError(f"it holds {name}; every number has to be finite")
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in items]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        refuse(twice is not None, f"it gives {shown(twice)} twice in one object; keep one")
-        return dict(items)
+        found: dict[str, Any] = {}
+        for name, value in items:
+            refuse(name in found, f"it gives {shown(name)} twice in one object; keep one")
+            found[name] = value
+        return found
 
     try:
         return json.loads(data.decode(), parse_constant=constant, object_pairs_hook=pairs)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jaxmas
 from jaxmas import archive, evaluation, portable, result_files
 from jaxmas.anchors import params_hash
 from jaxmas.catalog import EXECUTORS
-from jaxmas.errors import JaxmasError, refuse
+from jaxmas.errors import JaxmasError, printable, refuse
 from jaxmas.evaluation import Outcomes
 from jaxmas.result_files import Result
 from jaxmas.runs import LoadedPolicy, RunRecord, load_policy, plain, provenance, read_record
@@ -37,6 +39,11 @@ FAULTS = {
     "faults": "in {count:,} agent-steps its executor gives no law to act by (NaN, or no legal action)",
 }
 """What a policy may not do while it plays, by what is reported of it."""
+SECRET = "words of at least 16 hexadecimal digits, each from python -c 'import secrets; print(secrets.token_hex(16))'"
+"""What a file of secret seeds holds: too many bits to find a seed from a query's key by search, as 32 bits allow."""
+ALONE = "what a program gives for a query has to follow from that query alone"
+ROUNDED = 0.05
+"""The share of queries that may be played otherwise beside other ones: where rounding tips a decision."""
 SURE = 4.0
 """Standard errors by which rewards on secret queries may differ from those on the test queries."""
 
@@ -158,26 +165,28 @@ def command_of(record: RunRecord) -> str:
 # --- playing
 
 
-def played(path: Path, seeds: Sequence[int], queries: int, limits: Limits) -> list[Outcomes]:
+def played(path: Path, seeds: Sequence[int | str], queries: int, limits: Limits) -> list[Outcomes]:
     """Return what every run of an archive does on the test queries of each seed, one after the other."""
-    asked = {"seeds": list(seeds), "queries": queries, "memory": limits.memory}
+    # Secret seeds go in by a pipe: everyone on a machine can read the words of a command.
+    asked = json.dumps({"path": str(path), "seeds": list(seeds), "queries": queries, "memory": limits.memory})
     # Without -P a file beside the archive could be taken for a module.
-    words = [sys.executable, "-B", "-P", "-m", "jaxmas.submissions", str(path), json.dumps(asked)]
+    words = [sys.executable, "-B", "-P", "-m", "jaxmas.submissions"]
     package = Path(jaxmas.__file__).resolve().parents[1]
     found = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH", "")]))
-    inherited = os.environ | {"PYTHONPATH": found, "JAX_ENABLE_COMPILATION_CACHE": "0"}
+    settings = {"PYTHONPATH": found, "JAX_ENABLE_COMPILATION_CACHE": "0", "JAX_TRACEBACK_FILTERING": "off"}
+    given: dict[str, Any] = {"input": asked.encode(), "env": os.environ | settings, "timeout": limits.seconds}
     try:
-        done = subprocess.run(words, capture_output=True, timeout=limits.seconds, env=inherited, check=False)
+        done = subprocess.run(words, capture_output=True, check=False, **given)
     except subprocess.TimeoutExpired:
         raise JaxmasError(
             f"{path}: it was not through with {queries * len(seeds):,} queries in {limits.seconds:g} seconds, the limit"
         ) from None
     answer = done.stdout.decode(errors="replace").splitlines()[-1:]
     if done.returncode != 0 or not answer:
-        said = " ".join(done.stderr.decode(errors="replace").split())[-200:]
+        said = printable(done.stderr[-200:].decode(errors="replace"), 200)
         raise JaxmasError(f"{path}: its process ended with {_ending(done.returncode)} while it played ({said})")
     result = json.loads(answer[0])
-    refuse("error" in result, f"{path}: {result.get('error')}")
+    refuse("error" in result, f"{path}: {printable(result.get('error'), 500)}")
     outcomes = [{name: np.array(values) for name, values in run.items()} for run in result["runs"]]
     for run, outcome in enumerate(outcomes):
         for name, fault in FAULTS.items():
@@ -190,13 +199,24 @@ def _ending(code: int) -> str:
     return f"signal {-code}, as when it runs out of memory or crashes" if code < 0 else f"exit code {code}"
 
 
-def _serve(path: Path, seeds: Sequence[int], queries: int, memory: int) -> dict[str, Any]:
+def _answer(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what an archive does, or in one line why it does nothing."""
+    try:
+        return _serve(**asked)
+    except JaxmasError as error:
+        return {"error": str(error).removeprefix(f"{asked['path']}: ")}
+    except Exception as error:
+        first = printable(str(error).strip().partition("\n")[0], 150)
+        return {"error": f"its programs cannot be run here ({type(error).__name__}: {first})"}
+
+
+def _serve(path: str, seeds: Sequence[int | str], queries: int, memory: int) -> dict[str, Any]:
     """Play an archive, in the process that does nothing else."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     if jax.default_backend() == "cpu":
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    manifest, files, _ = archive.read(path)
+    manifest, files, _ = archive.read(Path(path))
     setting = manifest["setting"]
     sizes = {name: setting[name] for name in ("num_agents", "coordination_interval")}
     env, params = jaxmas.make(setting["scenario"], **sizes)
@@ -211,14 +231,37 @@ def _serve(path: Path, seeds: Sequence[int], queries: int, memory: int) -> dict[
         plans = portable.load_weights(f"{run}/designer", designer, files[f"{run}/designer"])
         if trained:
             weights = portable.load_weights(f"{run}/executor", workers, files[f"{run}/executor"])
+        policies = env, params, designer, plans, workers, weights
+        others = _others(policies, queries, root_of(seeds[0]))
+        refuse(others > 0, f"run {run}: it plays {others:,} queries otherwise beside other ones; {ALONE}")
         parts = [
-            evaluation.evaluate(
-                env, params, designer, plans, workers, weights, evaluation.query_keys("test", queries, seed)
-            )
-            for seed in seeds
+            evaluation.evaluate(*policies, evaluation.query_keys("test", queries, root_of(seed))) for seed in seeds
         ]
         runs.append({name: np.concatenate([part[name] for part in parts]).tolist() for name in parts[0]})
     return {"runs": runs}
+
+
+def _others(policies: tuple, queries: int, root: Any) -> int:
+    """Return how many queries are played otherwise at another place and beside other queries; 0 if rounding may do so.
+
+    All are those of the first chunk; every second one gives way to a query that is not asked, and their order turns.
+    """
+    count = min(queries, evaluation.CHUNK)
+    keys, strangers = (evaluation.query_keys("test", count, root, start) for start in (0, queries))
+    stay = np.arange(count) % 2 == 0
+    once, again = (
+        [np.asarray(leaf) for leaf in (outcome["reward"], *jax.tree.leaves(plan))]
+        for outcome, plan in (
+            evaluation.play(*policies, given, evaluation.noise_keys(given, 0))
+            for given in (keys, jnp.where(stay, keys, strangers)[::-1])
+        )
+    )
+    same = [
+        np.isclose(one, other[::-1], rtol=1e-4).reshape(count, -1).all(axis=1)
+        for one, other in zip(once, again, strict=True)
+    ]
+    found = int(np.sum(stay & ~np.all(same, axis=0)))
+    return found if found > ROUNDED * stay.sum() else 0
 
 
 # --- rows
@@ -244,7 +287,8 @@ def verify(
     """Play an archive again and on secret queries; write its row as a verified one, or say what differs.
 
     On the public test queries every mean has to come out again, up to the tolerance; on the secret ones the reward has
-    to be the same as far as chance allows.
+    to be the same as far as chance allows. A row has to stand on as many public queries as there are of each secret
+    seed, or more: of few queries, a lucky number could be chosen.
     """
     seeds, digest = read_seeds(seed_file)
     row = result_files.read(reported)
@@ -252,6 +296,11 @@ def verify(
     for place, difference in _differences(row, manifest, artifact):
         raise JaxmasError(f"{reported} is not of {path}: {place} is {difference}; jaxmas submit writes the row of it")
     asked = row["protocol"]["queries"]
+    refuse(
+        asked < queries,
+        f"{reported} stands on {asked:,} test queries, fewer than the {queries:,} that verification plays; "
+        f"submit with --episodes {queries} or more, or verify with --episodes {asked}",
+    )
     public = played(path, [0], asked, limits)
     again = _row(manifest, artifact, public, asked)
     for index, (one, other) in enumerate(zip(row["runs"], again["runs"], strict=True)):
@@ -288,18 +337,25 @@ def verify(
     return again
 
 
-def read_seeds(path: Path) -> tuple[list[int], str]:
-    """Return the secret seeds of a file, whole numbers apart from each other by blanks, and the file's SHA-256."""
-    refuse(not path.is_file(), f"{path} is no file; write secret seeds into it, whole numbers from 1 to {2**32 - 1}")
+def read_seeds(path: Path) -> tuple[list[str], str]:
+    """Return the secret seeds of a file, words apart from each other by blanks, and the file's SHA-256."""
+    refuse(not path.is_file(), f"{path} is no file; write secret seeds into it, {SECRET}")
     data = path.read_bytes()
     words = data.decode(errors="replace").split()
-    right = [word.isascii() and word.isdigit() and 1 <= int(word[:11]) < 2**32 for word in words]
-    wrong = next((word for word, is_right in zip(words, right, strict=True) if not is_right), None)
-    refuse(wrong is not None, f"{path} holds {ascii(wrong)[:40]}; seeds are whole numbers from 1 to {2**32 - 1}")
-    refuse(not words, f"{path} holds no seed; write whole numbers from 1 to {2**32 - 1} into it")
-    seeds = [int(word) for word in words]
-    refuse(len(set(seeds)) < len(seeds), f"{path} holds a seed twice; every query has to be another one")
-    return seeds, hashlib.sha256(data).hexdigest()
+    # What is wrong may be half a secret; its place is enough to find it.
+    wrong = next((at for at, word in enumerate(words, 1) if not re.fullmatch("[0-9a-fA-F]{16,}", word)), None)
+    refuse(wrong is not None, f"word {wrong} of {path} is no secret seed; seeds are {SECRET}")
+    refuse(not words, f"{path} holds no seed; write secret seeds into it, {SECRET}")
+    refuse(len(set(words)) < len(words), f"{path} holds a seed twice; every query has to be another one")
+    return words, hashlib.sha256(data).hexdigest()
+
+
+def root_of(seed: int | str) -> Any:
+    """Return what the queries of a seed are drawn from: a public number as it is, the key of a secret word."""
+    if isinstance(seed, int):
+        return seed
+    words = np.frombuffer(hashlib.sha256(seed.encode()).digest()[:8], ">u4").astype(np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(words))
 
 
 def _row(manifest: Mapping[str, Any], artifact: str, outcomes: list[Outcomes], queries: int) -> Result:
@@ -352,8 +408,4 @@ def _error(outcomes: list[Outcomes]) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        answer = _serve(Path(sys.argv[1]), **json.loads(sys.argv[2]))
-    except JaxmasError as error:
-        answer = {"error": str(error).removeprefix(f"{sys.argv[1]}: ")}
-    print(json.dumps(answer))
+    print(json.dumps(_answer(json.load(sys.stdin))))

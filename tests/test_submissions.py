@@ -2,13 +2,17 @@
 
 import dataclasses
 import functools
+import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import stat
+import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from jax.extend.mlir import serialize_portable_artifact
+from jax.extend.mlir.dialects import stablehlo
+from jax.interpreters import mlir
 
 import jaxmas
-from jaxmas import archive, evaluation, portable, result_files, submissions
+from jaxmas import archive, cli, evaluation, portable, result_files, schema, submissions
 from jaxmas.algorithms.ippo import IPPOConfig
 from jaxmas.algorithms.meta_skill import MetaSkillConfig
 from jaxmas.catalog import ALGORITHMS
@@ -34,6 +41,7 @@ from jaxmas.training import first_state, starting_policies, train
 SCENARIO = "probe-context-v0"
 ENV, PARAMS = jaxmas.make(SCENARIO)
 CONFIG = MetaSkillConfig(updates=4, queries=8, plans=4, width=8)
+TOKEN = "0123456789abcdef"
 ME = Author("mine", "me", "https://example.org/paper", "a line")
 
 
@@ -82,7 +90,7 @@ def test_a_row_is_reported_and_then_verified(policy: Path, tmp_path: Path) -> No
     assert row["entry"]["status"] == "self-reported"
     assert row["artifact"] == archive.read(policy)[2]
     assert [run["seed"] for run in row["runs"]] == [0, 1]
-    (tmp_path / "secret.txt").write_text("7 8\n")
+    (tmp_path / "secret.txt").write_text(f"{TOKEN} {TOKEN}0\n")
     files = policy, tmp_path / "row.json", tmp_path / "secret.txt", tmp_path / "verified.json"
     found = submissions.verify(*files, 64, limits=Limits(120))
     assert result_files.read(files[3]) == found
@@ -134,7 +142,7 @@ def test_what_differs_is_said(claim: str, policy: Path, tmp_path: Path, instead_
     row = submissions.submit(policy, tmp_path / "row.json", 64)
     change(row)
     result_files.write(tmp_path / "row.json", row)
-    (tmp_path / "secret.txt").write_text("7")
+    (tmp_path / "secret.txt").write_text(TOKEN)
     files = policy, tmp_path / "row.json", tmp_path / "secret.txt", tmp_path / "verified.json"
     with pytest.raises(JaxmasError, match=said):
         submissions.verify(*files, 64)
@@ -147,7 +155,7 @@ def test_secret_queries_tell_who_knows_the_test(
 ) -> None:
     instead_of_playing(0.5, secret)
     submissions.submit(policy, tmp_path / "row.json", 64)
-    (tmp_path / "secret.txt").write_text("7")
+    (tmp_path / "secret.txt").write_text(TOKEN)
     files = policy, tmp_path / "row.json", tmp_path / "secret.txt", tmp_path / "verified.json"
     if verified:
         assert submissions.verify(*files, 64)["entry"]["status"] == "verified"
@@ -161,17 +169,52 @@ def test_secret_queries_tell_who_knows_the_test(
     ("text", "said"),
     [
         ("", "no seed"),
-        ("12 x", "holds 'x'"),
-        ("0", "holds '0'"),
-        ("4294967296", "whole numbers"),
-        ("7 8 7", "a seed twice"),
-        ("-1", "holds '-1'"),
+        (f"{TOKEN} x", "word 2 of .* is no secret seed; seeds are words of at least 16 hexadecimal digits"),
+        ("7", "word 1 of .* is no secret seed"),
+        (TOKEN[:15], "word 1 of .* is no secret seed"),
+        ("4294967296" * 500 + "g", "word 1 of .* is no secret seed"),
+        (f"-{TOKEN}", "word 1 of .* is no secret seed"),
+        ("٣" * 16, "word 1 of .* is no secret seed"),
+        (f"{TOKEN} {TOKEN}0 {TOKEN}", "a seed twice"),
     ],
 )
 def test_seeds_have_to_be_some(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text(text)
     with pytest.raises(JaxmasError, match=said):
         submissions.read_seeds(tmp_path / "secret.txt")
+
+
+def test_a_secret_seed_has_64_bits() -> None:
+    root = submissions.root_of(TOKEN)
+    words = hashlib.sha256(TOKEN.encode()).digest()[:8]
+    assert jax.random.key_data(root).tolist() == [int.from_bytes(words[:4]), int.from_bytes(words[4:])]
+    secret, public = (jax.random.key_data(evaluation.query_keys("test", 4, seed)) for seed in (root, 7))
+    assert not np.any(np.all(secret[:, None] == public[None], axis=-1))
+    assert np.array_equal(public, jax.random.key_data(evaluation.query_keys("test", 4, jax.random.key(7))))
+    assert submissions.root_of(7) == 7
+
+
+def test_nobody_reads_the_seeds_off_the_command(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(words: list[str], **options: Any) -> None:
+        assert not any(TOKEN in word for word in words)
+        assert TOKEN.encode() in options["input"]
+        raise subprocess.TimeoutExpired(words, 1.0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(JaxmasError, match="not through"):
+        submissions.played(policy, [TOKEN], 8, Limits())
+
+
+def test_few_test_queries_are_no_row_to_verify(policy: Path, tmp_path: Path, instead_of_playing: Any) -> None:
+    instead_of_playing(0.5, 0.5)
+    submissions.submit(policy, tmp_path / "row.json", 8)
+    (tmp_path / "secret.txt").write_text(TOKEN)
+    files = policy, tmp_path / "row.json", tmp_path / "secret.txt", tmp_path / "verified.json"
+    with pytest.raises(JaxmasError, match=r"stands on 8 test queries, fewer than the 2,048 .* with --episodes 8$"):
+        submissions.verify(*files)
+    assert submissions.verify(*files, 8)["protocol"]["queries"] == 8
+    submissions.submit(policy, tmp_path / "row.json", 64)
+    assert submissions.verify(*files, 8)["protocol"]["queries"] == 64
 
 
 def test_runs_of_two_methods_are_not_one(runs: list[str], tmp_path: Path) -> None:
@@ -301,6 +344,29 @@ def longer_names(found: dict) -> None:
     found["files"]["2/designer"] = found["files"]["0/designer"]
 
 
+def far_away(place: int) -> Callable[[Path], bytes]:
+    """Return an archive whose one entry says that it stands at a place of 64 bits."""
+
+    def made(path: Path) -> bytes:
+        data = zipped({"manifest.json": b"{}"})
+        entry, end = data.index(archive.ENTRY), data.index(b"PK\x05\x06")
+        extra = struct.pack("<HHQ", 1, 8, place)
+        listed = bytearray(data[entry:end] + extra)
+        listed[30:32], listed[42:46] = struct.pack("<H", len(extra)), b"\xff" * 4
+        return data[:entry] + bytes(listed) + end_of_zip(1, len(listed), entry)
+
+    return made
+
+
+def end_of_zip(entries: int, size: int, place: int) -> bytes:
+    return struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, entries, entries, size, place, 0)
+
+
+def crowded(path: Path) -> bytes:
+    entry = archive.ENTRY + bytes(42)
+    return entry * 10**6 + end_of_zip(0xFFFF, len(entry) * 10**6, 0)
+
+
 ARCHIVES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "nothing": (lambda path: b"", "cannot be read as a zip archive"),
     "no archive": (lambda path: b"#!/bin/sh\nrm -rf /\n", "cannot be read as a zip archive"),
@@ -316,8 +382,11 @@ ARCHIVES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     ),
     "a thousand files": (
         lambda path: zipped([(f"{at}/designer", b"") for at in range(1000)]),
-        "it holds 1000 files",
+        "it holds 1,000 files",
     ),
+    "a million files": (crowded, "it holds 1,000,000 files"),
+    "a place beyond all": (far_away(2**64 - 1), "cannot be read as a zip archive"),
+    "a place far beyond": (far_away(2**40), "cannot be read as a zip archive"),
     "a way out": (with_member("../outside"), "it holds '../outside'"),
     "a place of its own": (with_member("/etc/cron.d/mine"), "it holds '/etc/cron.d/mine'"),
     "a way out for Windows": (with_member("..\\outside"), r"it holds '\.\.\\\\outside'"),
@@ -347,7 +416,12 @@ ARCHIVES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "no JSON": (with_text(b"{"), "cannot be read as JSON"),
     "not finite": (with_text(b'{"format": NaN}'), "holds NaN"),
     "said twice": (with_text(b'{"format": 1, "format": 2}'), "gives 'format' twice"),
-    "a deep well": (with_text(b"[" * 10**6), "cannot be read as JSON"),
+    "no end of names": (
+        with_text(json.dumps(dict.fromkeys(map(str, range(10**5)))).encode()),
+        "manifest.json has more than 262,144 bytes",
+    ),
+    "a deep well": (with_text(b"[" * 10**5), "cannot be read as JSON"),
+    "a deeper well": (with_text(b"[" * 10**6), "manifest.json has more than"),
     "no UTF-8": (with_text(b"\xff\xfe{}"), "cannot be read as JSON"),
     "another format": (with_manifest(lambda found: found.update(format="pickle")), "its format is 'pickle'"),
     "a name more": (with_manifest(lambda found: found.update(run="rm -rf /")), "'run' does not belong here"),
@@ -402,6 +476,18 @@ def test_hostile_archives_are_refused(name: str, policy: Path, tmp_path: Path) -
     assert os.listdir(tmp_path) == ["hostile.zip"]
 
 
+def test_many_names_take_no_time() -> None:
+    began = time.monotonic()
+    assert len(schema.parsed(json.dumps(dict.fromkeys(map(str, range(10**5)))).encode())) == 10**5
+    assert time.monotonic() - began < 10
+
+
+def test_errors_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["submit", "\x1b[2J\u202e" + "x/" * 1000]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ?[2J?x/x/") and said.strip().isprintable() and len(said) < 1100
+
+
 # --- programs that are refused
 
 
@@ -436,6 +522,16 @@ def zeros(**changes: Any) -> Callable[..., Any]:
     return design
 
 
+def everyone(tier: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Return a designer of legal plans, in which everyone takes part, of a tier that follows from the words of keys."""
+    return zeros(
+        _0=lambda field, _: field | True,
+        _2=lambda field, words: field + tier(words)[:, None].astype(field.dtype),
+        _4=lambda field, _: field - 1,
+        _5=lambda field, _: field + 1,
+    )
+
+
 def endless(field: Any, words: Any) -> Any:
     """Return a field once a number that never changes has changed."""
     never = jax.lax.while_loop(lambda at: at < 1, lambda at: at * (words[0, 0] < jnp.uint32(2**31)), 0)
@@ -453,6 +549,15 @@ def factored(field: Any, words: Any) -> Any:
     return field + jnp.linalg.cholesky(eye)[:, 0, :1].astype(field.dtype) * 0
 
 
+def two_batches() -> bytes:
+    sizes = export.symbolic_shape(f"b, c{', c' * len(TEAM[1:])}")
+    inputs = [
+        jax.ShapeDtypeStruct((size, *one.shape), one.dtype)
+        for size, one in zip(sizes, (portable.KEY, *TEAM), strict=True)
+    ]
+    return bytes(export.export(jax.jit(zeros()), platforms=portable.PLATFORMS)(*inputs).serialize())
+
+
 START = bytes(export.export(jax.jit(lambda: []), platforms=portable.PLATFORMS)().serialize())
 LESS, MORE = [portable.KEY, *TEAM][:-1], [portable.KEY, *TEAM, jax.ShapeDtypeStruct((7,), jnp.float32)]
 WIDE = [portable.KEY, jax.ShapeDtypeStruct((99, 99), jnp.float32), *TEAM[1:]]
@@ -466,6 +571,9 @@ PROGRAMS: dict[str, tuple[Callable[[], tuple[bytes, bytes]], str]] = {
     "weights for any batch": (lambda: (START, lowered(given=MORE)), "weights are of one size"),
     "another shape": (lambda: (START, lowered(given=WIDE)), "array 1 that designer-apply takes is"),
     "another type": (lambda: (START, lowered(given=OTHER)), "array 0 that designer-apply takes is float32"),
+    "twice the batch": (lambda: (START, lowered(batch=2 * BATCH)), r"uint32\[2\*b,2\]; .* for any b"),
+    "one more than the batch": (lambda: (START, lowered(batch=BATCH + 1)), r"uint32\[b \+ 1,2\]; .* for any b"),
+    "two batches": (lambda: (START, two_batches()), r"array 1 that designer-apply takes is float32\[c,.* the same"),
     "one batch size only": (lambda: (START, lowered(batch=256)), "for any b"),
     "no plan": (lambda: (START, lowered(lambda words, *team: [words])), "designer-apply gives 1 arrays"),
     "a plan of fractions": (
@@ -514,21 +622,114 @@ def test_a_program_that_fits_is_taken() -> None:
         portable.load_weights("0/designer", found, b"1234")
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("%1 = stablehlo.custom_call @xla_ffi_python_cpu_callback(%0) : x", "calls xla_ffi_python_cpu_callback"),
-        ('%1 = "stablehlo.custom_call"(%0) <{call_target_name = "evil"}> : x', "calls"),
-        ('    %1 = stablehlo.custom_call @"shape_assertion x"(%0) : x', "calls"),
-        ('    %1:2 = "stablehlo.infeed"(%0) : x', "holds the operation infeed"),
-        ("    %1 = stablehlo.all_reduce(%0) : x", "holds the operation all_reduce"),
-        ("    %1 = llvm.call @system(%0) : x", "holds operations of llvm"),
-    ],
-)
-def test_nothing_but_arithmetic_is_read(text: str, said: str) -> None:
-    portable._check_operations("    %1 = stablehlo.add %0, %0 : x\n    stablehlo.custom_call @shape_assertion(%1) : x")
-    with pytest.raises(JaxmasError, match=said):
-        portable._check_operations(f"module @jit_f {{\n{text}\n}}")
+def rewritten(ops: str = "", functions: str = "", **changes: Any) -> bytes:
+    """Return the program that fits, with operations and functions written into it, and told other things of it."""
+    inputs = [jax.ShapeDtypeStruct((BATCH, *one.shape), one.dtype) for one in (portable.KEY, *TEAM)]
+    made = export.export(jax.jit(zeros()), platforms=portable.PLATFORMS)(*inputs)
+    head, main, rest = re.split(r"(?m)^(  func\.func public @main.*\n)", made.mlir_module())
+    with mlir.make_ir_context():
+        module = mlir.ir.Module.parse(head + functions + main + ops + rest)
+        data = serialize_portable_artifact(module, stablehlo.get_current_version(), True)
+    told = {"mlir_module_serialized": data, **changes}
+    return bytes(dataclasses.replace(made, **told).serialize())
+
+
+NUMBER = "%k = stablehlo.constant dense<1.0> : tensor<4xf32>\n"
+OPERATIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "code outside": (
+        {"ops": "stablehlo.custom_call @evil() {has_side_effect = true} : () -> ()\n"},
+        "calls evil, which is code outside",
+    ),
+    "code outside that looks like a check": (
+        {"ops": 'stablehlo.custom_call @"shape_assertion x"() {has_side_effect = true} : () -> ()\n'},
+        "calls shape_assertion x, which is code outside",
+    ),
+    "code outside with a way to a terminal": (
+        {"ops": 'stablehlo.custom_call @"\\1B[2J"() {has_side_effect = true} : () -> ()\n'},
+        r"calls \?\[2J, which is code outside",
+    ),
+    "a composite of its own": (
+        {
+            "ops": f'{NUMBER} %q = stablehlo.composite "evil.thing" %k {{decomposition = @dec}}'
+            " : (tensor<4xf32>) -> tensor<4xf32>\n",
+            "functions": "func.func private @dec(%a: tensor<4xf32>) -> tensor<4xf32> { return %a : tensor<4xf32> }\n",
+        },
+        "calls evil.thing",
+    ),
+    "a function that is not there": (
+        {
+            "ops": f"{NUMBER} func.call @ext(%k) : (tensor<4xf32>) -> ()\n",
+            "functions": "func.func private @ext(tensor<4xf32>) -> ()\n",
+        },
+        "has a function without a body",
+    ),
+    "a function that nobody calls": (
+        {"functions": "func.func private @ext(tensor<4xf32>) -> ()\n"},
+        "has a function without a body",
+    ),
+    "a module in the module": (
+        {"functions": "module @inner { func.func @f() { return } }\n"},
+        "holds the operation builtin.module",
+    ),
+    "dice": (
+        {
+            "ops": "%lo = stablehlo.constant dense<0.0> : tensor<f32>\n"
+            "%n = stablehlo.constant dense<3> : tensor<1xi64>\n"
+            "%q = stablehlo.rng %lo, %lo, %n, distribution = UNIFORM"
+            " : (tensor<f32>, tensor<f32>, tensor<1xi64>) -> tensor<3xf32>\n"
+        },
+        "holds the operation stablehlo.rng;",
+    ),
+    "a way in": (
+        {
+            "ops": "%t = stablehlo.create_token : !stablehlo.token\n"
+            '%q:2 = "stablehlo.infeed"(%t) {infeed_config = ""}'
+            " : (!stablehlo.token) -> (tensor<3xf32>, !stablehlo.token)\n"
+        },
+        "holds the operation stablehlo.create_token, stablehlo.infeed",
+    ),
+    "a word with others": (
+        {
+            "ops": f'{NUMBER} %q = "stablehlo.reduce_scatter"(%k) <{{replica_groups = dense<0> : tensor<1x1xi64>,'
+            " scatter_dimension = 0 : i64}> ({\n^bb0(%a: tensor<f32>, %b: tensor<f32>):\n"
+            "stablehlo.return %a : tensor<f32>\n}) : (tensor<4xf32>) -> tensor<4xf32>\n"
+        },
+        "holds the operation stablehlo.reduce_scatter",
+    ),
+    "text": ({"mlir_module_serialized": b"module {}"}, "is not in bytecode"),
+    "an old convention": ({"calling_convention_version": 0}, "calling convention 0, not 9 to"),
+    "a convention of another time": ({"calling_convention_version": 99}, "calling convention 99, not 9 to"),
+    "arguments twice": ({"module_kept_var_idx": (0, 0, 1, 2, 3, 99)}, "keeps other arguments than it takes"),
+    "arguments that it does not take": ({"module_kept_var_idx": (0,)}, r"takes tensor<i32>, .*; it says that it takes"),
+    "a platform with a way to a terminal": ({"platforms": ("\x1b[2J" * 999, "tpu")}, r"is for \?\[2J.{,80}…, not for"),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_nothing_but_arithmetic_is_read(name: str) -> None:
+    changes, said = OPERATIONS[name]
+    portable.load_designer(ENV, PARAMS, START, rewritten("%k = stablehlo.constant dense<1.0> : tensor<4xf32>\n"))
+    with pytest.raises(JaxmasError, match=f"designer-apply .*{said}"):
+        portable.load_designer(ENV, PARAMS, START, rewritten(**changes))
+
+
+def test_a_program_has_to_begin() -> None:
+    program = export.deserialize(bytearray(lowered()))
+    with mlir.make_ir_context():
+        module = mlir.ir.Module.parse(program.mlir_module().replace("@main", "@last"))
+        data = serialize_portable_artifact(module, stablehlo.get_current_version(), True)
+    told = bytes(dataclasses.replace(program, mlir_module_serialized=data).serialize())
+    with pytest.raises(JaxmasError, match="designer-apply has no function main"):
+        portable.load_designer(ENV, PARAMS, START, told)
+
+
+def test_a_program_gives_what_it_says() -> None:
+    """Fractions in place of whole numbers, under the names of the right ones."""
+    right = export.deserialize(bytearray(lowered())).out_avals
+    other = export.deserialize(bytearray(lowered(zeros(_1=lambda field, _: field + jnp.nan))))
+    told = bytes(dataclasses.replace(other, out_avals=right).serialize())
+    with pytest.raises(JaxmasError, match=r"gives tensor<.*>, tensor<\?x\dxf32>.*; it says that it gives"):
+        portable.load_designer(ENV, PARAMS, START, told)
 
 
 # --- what shows only when it is played
@@ -553,10 +754,16 @@ def archived(out: Path, apply: bytes, **files: bytes) -> Path:
 
 def test_legal_plans_of_anyone_can_be_played(tmp_path: Path) -> None:
     """A designer that this package knows nothing of, and one more that it knows: the same plan."""
-    quorum = zeros(_5=lambda field, _: field + 1, _4=lambda field, _: field - 1, _0=lambda field, _: field | True)
-    path = archived(tmp_path / "policy.zip", lowered(quorum))
+    path = archived(tmp_path / "policy.zip", lowered(everyone(lambda words: words[:, 1] % 2)))
     (found,) = submissions.played(path, [0], 8, Limits(120))
     assert len(found["reward"]) == 8
+
+
+def with_twice_the_rows() -> bytes:
+    """Return a program with two plans for every query, which says that it gives one."""
+    many = zeros(_1=lambda field, _: jnp.concatenate([field, field], 0))
+    told = export.deserialize(bytearray(lowered())).out_avals
+    return bytes(dataclasses.replace(export.deserialize(bytearray(lowered(many))), out_avals=told).serialize())
 
 
 PLAYED: dict[str, tuple[Callable[[], bytes], Limits, str]] = {
@@ -564,6 +771,21 @@ PLAYED: dict[str, tuple[Callable[[], bytes], Limits, str]] = {
         lambda: lowered(zeros(_1=lambda field, _: field + 99)),
         Limits(120),
         "entries of its plans are not legal",
+    ),
+    "plans by their place": (
+        lambda: lowered(everyone(lambda words: jnp.arange(words.shape[0]) % 2)),
+        Limits(120),
+        "run 0: it plays 4 queries otherwise beside other ones; what a program gives for a query has to follow",
+    ),
+    "plans by their neighbours": (
+        lambda: lowered(everyone(lambda words: (words.sum() >> words[:, 1] % 32) % 2)),
+        Limits(120),
+        r"run 0: it plays \d queries otherwise beside other ones",
+    ),
+    "more plans than it says": (
+        with_twice_the_rows,
+        Limits(120),
+        r"its programs cannot be run here \(\w+: [^\n]{1,150}\)$",
     ),
     "no end": (lambda: lowered(zeros(_1=endless)), Limits(20), "was not through with 8 queries in 20 seconds"),
     "a great hunger": (lambda: lowered(zeros(_1=hungry)), Limits(60, 2**33), "ended with|memory"),
@@ -611,7 +833,7 @@ def test_the_command_line_goes_all_the_way(runs: list[str], tmp_path: Path) -> N
         return json.loads(done.stdout)
 
     package = str(Path(jaxmas.__file__).resolve().parents[1])
-    (tmp_path / "secret.txt").write_text("7")
+    (tmp_path / "secret.txt").write_text(TOKEN)
     jaxmas_("export", *runs, "--name", "mine", "--by", "me")
     jaxmas_("submit", "policy.zip", "--episodes", "16")
     words = "policy.zip", "--result", "result.json", "--seed-file", "secret.txt", "--episodes", "16"
