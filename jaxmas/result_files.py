@@ -115,7 +115,7 @@ SCHEMA = structure(
     format=one_of(FORMAT),
     setting=SETTING,
     protocol=structure(
-        split=one_of("test"), seed=whole(0, 2**32 - 1), queries=whole(2, 10**8), replicates=whole(1, 10**6)
+        split=one_of("test"), seed=or_null(whole(0, 2**32 - 1)), queries=whole(2, 10**8), replicates=whole(1, 10**6)
     ),
     entry=structure(**DESCRIPTION, status=one_of("self-reported", "verified")),
     artifact=or_null(SHA256),
@@ -155,6 +155,9 @@ def _check_status(result: Result) -> None:
     refuse(verified and not verification, "verification is null for a verified row; jaxmas verify sets both")
     refuse(not verified and bool(verification), "verification has to be null: entry.status is 'self-reported'")
     refuse(verified and result["artifact"] is None, "artifact is null; a verified row names the policy that was played")
+    secret = result["protocol"]["seed"] is None
+    rows = "protocol.seed has to be null for a verified row, which is of secret queries, and for no other"
+    refuse(verified != secret, rows)
     if verified:
         _check_interval("verification.reward", verification["reward"])
 

@@ -152,6 +152,13 @@ BAD: dict[str, tuple[Callable[[dict], Any], str]] = {
     "no date": (change("provenance.date", "yesterday"), "a date as 2026-01-31"),
     "verified by nobody": (change("entry.status", "verified"), "verification is null for a verified row"),
     "verified in secret": (change("verification", VERIFIED), "verification has to be null"),
+    "verified on public queries": (
+        lambda found: (
+            found["entry"].update(status="verified"),
+            found.update(verification=VERIFIED, artifact="0" * 64),
+        ),
+        "protocol.seed has to be null for a verified row",
+    ),
     "own status": (change("entry.status", "best"), "'self-reported' or 'verified'"),
 }
 

@@ -94,8 +94,12 @@ def test_a_row_is_reported_and_then_verified(policy: Path, tmp_path: Path) -> No
     files = policy, tmp_path / "row.json", tmp_path / "secret.txt", tmp_path / "verified.json"
     found = submissions.verify(*files, 64, limits=Limits(120))
     assert result_files.read(files[3]) == found
-    assert found["entry"]["status"] == "verified" and found["verification"]["queries"] == 128
-    assert found["metrics"] == row["metrics"]
+    assert found["entry"]["status"] == "verified" and found["protocol"] == row["protocol"] | {
+        "seed": None,
+        "queries": 128,
+    }
+    assert found["verification"]["reward"] == row["metrics"]["reward"] and found["verification"]["queries"] == 64
+    assert found["metrics"] != row["metrics"] and found["score"] != row["score"]
 
 
 CLAIMS: dict[str, tuple[Callable[[dict], Any], str]] = {
@@ -212,9 +216,10 @@ def test_few_test_queries_are_no_row_to_verify(policy: Path, tmp_path: Path, ins
     files = policy, tmp_path / "row.json", tmp_path / "secret.txt", tmp_path / "verified.json"
     with pytest.raises(JaxmasError, match=r"stands on 8 test queries, fewer than the 2,048 .* with --episodes 8$"):
         submissions.verify(*files)
-    assert submissions.verify(*files, 8)["protocol"]["queries"] == 8
+    assert submissions.verify(*files, 8)["verification"]["queries"] == 8
     submissions.submit(policy, tmp_path / "row.json", 64)
-    assert submissions.verify(*files, 8)["protocol"]["queries"] == 64
+    found = submissions.verify(*files, 8)
+    assert found["verification"]["queries"] == 64 and found["protocol"]["queries"] == 8
 
 
 def test_runs_of_two_methods_are_not_one(runs: list[str], tmp_path: Path) -> None:

@@ -331,7 +331,8 @@ function facts(row) {
   return list([
     ["by", row.by], ["link", link], ["status", row.status], ["training", trained],
     ["command", training && training.command && make("code", {}, training.command)],
-    ["played", protocol && `${several(protocol.queries, "test query", "test queries")} of seed ${protocol.seed}`
+    ["played", protocol && `${several(protocol.queries, "test query", "test queries")} of `
+      + (protocol.seed === null ? "secret seeds" : `seed ${protocol.seed}`)
       + (protocol.replicates > 1 ? `, ${protocol.replicates} times each` : "")],
     ["parameters", !row.scores && state.view.setting.params], ["commit", provenance && provenance.commit],
     ["date", provenance && provenance.date],
