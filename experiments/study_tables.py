@@ -82,13 +82,18 @@ def curves(logs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[float 
     return {name: [mean([log[index].get(name) for log in rows]) for index in range(length)] for name in names}
 
 
-def command(settings: Settings, name: str) -> str:
-    """Return the command line that runs a part."""
-    words = ["--small"] if settings.small else [name]
-    for field in ("seeds", "plays", "test"):
-        value = getattr(settings, field)
-        words += [] if value == getattr(type(settings), field) else [f"--{field}", str(value)]
-    return f"{settings.study.program} {shlex.join(words)}"
+def command(settings: Settings, name: str = "") -> str:
+    """Return the command line that runs a part, or everything."""
+    words = ["--small"] if settings.small else [name] * bool(name)
+    words += given(settings, ("seeds", "plays", "test"))
+    return " ".join([settings.study.program, *map(shlex.quote, words)])
+
+
+def given(settings: Any, fields: Sequence[str]) -> list[str]:
+    """Return the options of a command line that are not the defaults."""
+    values = {field: getattr(settings, field) for field in fields}
+    changed = {field: value for field, value in values.items() if value != getattr(type(settings), field)}
+    return [word for field, value in changed.items() for word in (f"--{field}", str(value))]
 
 
 def cell(row: Mapping[str, Any]) -> str:

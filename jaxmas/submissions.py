@@ -314,17 +314,16 @@ def verify(
                 "give --tolerance if it was played on another kind of device",
             )
     secret = played(path, seeds, queries, limits)
-    hidden = evaluation.summarise(secret)["reward"]
-    known = again["metrics"]["reward"]
-    spread = math.hypot(_error(public), _error(secret))
-    refuse(
-        abs(hidden.mean - known["mean"]) > SURE * spread,
-        f"its reward is {known['mean']:.3f} on the test queries and {hidden} on secret ones, more than chance; "
-        "it fits the test queries, not the scenario",
-    )
-    made = provenance()
     # Its numbers are those on queries that nobody could choose, or learn by heart.
     found = _row(manifest, artifact, secret, queries * len(seeds))
+    hidden, known = (row["metrics"]["reward"] for row in (found, again))
+    spread = math.hypot(_error(public), _error(secret))
+    refuse(
+        abs(hidden["mean"] - known["mean"]) > SURE * spread,
+        f"its reward is {known['mean']:.3f} on the test queries and {hidden['mean']:.3f} on secret ones, more than "
+        "chance; it fits the test queries, not the scenario",
+    )
+    made = provenance()
     found["protocol"]["seed"] = None
     found["entry"]["status"] = "verified"
     found["verification"] = {

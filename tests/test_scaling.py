@@ -16,7 +16,7 @@ from jaxmas.algorithms.workflow_strategies import TUNABLE
 from jaxmas.anchors import params_hash
 from jaxmas.catalog import TEMPLATES
 from jaxmas.checkpoints import atomic_write, atomic_write_json
-from jaxmas.environments.warehouse.observe import HEARD, MESSAGE, RADIO
+from jaxmas.environments.warehouse.messages import HEARD, MESSAGE, RADIO
 from jaxmas.errors import JaxmasError
 from jaxmas.experiments import compare, study
 from jaxmas.experiments.scaling import axes, measures, tables

@@ -10,21 +10,12 @@ import numpy as np
 import pytest
 
 import jaxmas
+from jaxmas.environments.warehouse.bits import bits, occupied, spread, strips
 from jaxmas.environments.warehouse.executors import PIBTExecutor
 from jaxmas.environments.warehouse.grid import EAST, STAY, WEST, Grid, distances, generated
+from jaxmas.environments.warehouse.messages import HEARD, RADIO, disc, nearest
 from jaxmas.environments.warehouse.moves import occupants, resolve
-from jaxmas.environments.warehouse.observe import (
-    ACTIONS,
-    HEARD,
-    RADIO,
-    WINDOW,
-    bits,
-    disc,
-    nearest,
-    occupied,
-    spread,
-    strips,
-)
+from jaxmas.environments.warehouse.observe import ACTIONS, WINDOW
 from jaxmas.environments.warehouse.params import WarehouseParams, tables
 from jaxmas.environments.warehouse.pibt import pibt
 from jaxmas.environments.warehouse.scenarios import floor

@@ -43,6 +43,22 @@ def test_floors_are_played_and_others_stay(tmp_path: Path) -> None:
     assert "## warehouse-small-v0, 32 robots" in (tmp_path / "warehouse_floors.md").read_text()
 
 
+def test_two_processes_keep_their_rows(tmp_path: Path) -> None:
+    """While one plays, the other writes: both rows are there in the end."""
+    number = {"mean": 0.5, "ci95": [0.4, 0.6]}
+    world = {"world": "floor", "num_agents": 2, "steps": 8, "plays": 2, "commit": "c", "device": "d", "sees": "all"}
+    measured = dict.fromkeys(("throughput", "success", "blocked", "service"), number)
+    mine, theirs, last = ({**world, **measured, "strategy": name, "executor": "pibt"} for name in ("a", "b", "c"))
+
+    def rows():
+        yield mine
+        floors.TABLE.keep([theirs], tmp_path)
+        yield last
+
+    assert floors.TABLE.keep(rows(), tmp_path) == [mine, theirs, last]
+    assert json.loads((tmp_path / "warehouse_floors.json").read_text())["rows"] == [mine, theirs, last]
+
+
 @pytest.mark.parametrize("kind", ["strategy", "designer"])
 def test_a_policy_is_played_on_other_floors(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """As many orders as there are, with PIBT's tables of the floor that it is on."""

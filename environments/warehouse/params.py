@@ -9,6 +9,8 @@ from jaxmas.environments.warehouse.motion import Motion
 from jaxmas.environments.warehouse.problem import Problem
 from jaxmas.pytrees import pytree
 
+FAR = 16.0
+"""The unit of distances in features."""
 MARGIN = 5
 """Cells around the map that count as blocked, so that windows of up to so many cells to each side fit."""
 WORD = 32

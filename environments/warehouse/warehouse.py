@@ -16,9 +16,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 from jaxmas.environments.noise import below, hashed, uniform
 from jaxmas.environments.warehouse.motion import ACTIONS, Headings, Motion, facing, leads, legal
 from jaxmas.environments.warehouse.moves import occupants, resolve
-from jaxmas.environments.warehouse.observe import FAR, distance, observation, team_observation
+from jaxmas.environments.warehouse.observe import distance, observation, team_observation
 from jaxmas.environments.warehouse.orders import Orders, assigned, next_goal, opened, served
-from jaxmas.environments.warehouse.params import WarehouseParams
+from jaxmas.environments.warehouse.params import FAR, WarehouseParams
 from jaxmas.errors import refuse
 from jaxmas.plans import Plan, PlanSpace
 from jaxmas.pytrees import pytree

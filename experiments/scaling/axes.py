@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmas import evaluation
-from jaxmas.environments.warehouse.observe import HEARD, MESSAGE, RADIO
+from jaxmas.environments.warehouse.messages import HEARD, MESSAGE, RADIO
 from jaxmas.experiments import compare
 from jaxmas.experiments.scaling.measures import best_of, file_of, references, runs_of
 from jaxmas.experiments.scaling.systems import BEST, DESIGNED, EXECUTORS, REPLANS, Settings

@@ -28,7 +28,7 @@ from jaxmas.experiments.scaling.systems import (
     size_of,
 )
 from jaxmas.experiments.study import estimate, part_of, values_of
-from jaxmas.experiments.study_tables import made_by, records_of
+from jaxmas.experiments.study_tables import command, made_by, records_of
 from jaxmas.statistics import Estimate, bootstrap_means, coordination_score, standard_error
 
 FITTED = {"crowd": (BEST, DESIGNED, MOVED), "warehouse": (RANDOM, BEST, MOVED)}
@@ -50,15 +50,6 @@ def write(settings: Settings) -> None:
     atomic_write_text(settings.out / f"{begin}.md", markdown(result))
     for family, found in families.items():
         draw(found["rows"], found["fits"], UNITS[family], settings.out / f"{begin}_{family}.png")
-
-
-def command(settings: Settings) -> str:
-    """Return the command line that runs the study."""
-    words = ["--small"] if settings.small else []
-    for field in ("seeds", "plays", "test"):
-        value = getattr(settings, field)
-        words += [] if value == getattr(type(settings), field) else [f"--{field} {value}"]
-    return " ".join([settings.study.program, *words])
 
 
 def read(file: Path) -> dict[str, Any]:

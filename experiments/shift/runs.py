@@ -24,7 +24,7 @@ from jaxmas.co_training import optimisers
 from jaxmas.errors import refuse
 from jaxmas.experiments import compare, study
 from jaxmas.experiments.shift import measures
-from jaxmas.experiments.shift.worlds import EXECUTOR, FIRST_SEED, MODES, SCENARIO, SHIFTS, Settings, config_of
+from jaxmas.experiments.shift.worlds import EXECUTOR, MODES, SCENARIO, SHIFTS, Settings, config_of
 from jaxmas.headroom import World
 from jaxmas.runs import plain, provenance, starting_policies, trained_policy, with_defaults
 from jaxmas.training import first_state, run_updates
@@ -75,7 +75,7 @@ def run_all(settings: Settings, written: Callable[[], None]) -> None:
     """Run what is not kept, seed by seed; ``written`` is called after each run."""
     for index in range(settings.seeds):
         for case in cases_of(settings):
-            seed = FIRST_SEED + index
+            seed = study.FIRST_SEED + index
             if str(seed) not in kept(case, settings)["runs"]:
                 keep(case, settings, seed, run(case, settings, seed))
                 print(f"{case.name}, seed {seed}: done", flush=True)

@@ -12,7 +12,7 @@ from jaxmas.experiments.shift.measures import recovery, regret
 from jaxmas.experiments.shift.runs import cases_of, kept, strategies
 from jaxmas.experiments.shift.worlds import EXECUTOR, MODES, SCENARIO, SHIFTS, Settings, config_of
 from jaxmas.experiments.study import estimate
-from jaxmas.experiments.study_tables import cell, made_by
+from jaxmas.experiments.study_tables import cell, given, made_by
 from jaxmas.statistics import hierarchical_bootstrap
 
 Runs = Sequence[Mapping[str, Any]]
@@ -118,9 +118,8 @@ def curve(runs: Runs) -> dict[str, list[float]]:
 def command(settings: Settings, shifts: tuple[str, ...]) -> str:
     """Return the command that makes the table."""
     words = ["--small"] if settings.small else [*shifts] * (len(shifts) < len(SHIFTS))
-    for field in () if settings.small else ("seeds", "updates", "every", "test", "validation"):
-        value = getattr(settings, field)
-        words += [] if value == getattr(Settings(), field) else [f"--{field}", str(value)]
+    if not settings.small:
+        words += given(settings, ("seeds", "updates", "every", "test", "validation"))
     return " ".join(["python -m jaxmas.experiments.shift", *words])
 
 

@@ -32,7 +32,7 @@ import tyro
 
 from jaxmas.algorithms.metaagent_x import MetaAgentXConfig
 from jaxmas.environments.workflow.params import WorkflowParams
-from jaxmas.errors import refuse
+from jaxmas.errors import check_numbers, refuse
 
 SCENARIO = "workflow-mixed-v0"
 EXECUTOR = "frozen-90"
@@ -81,7 +81,6 @@ SHIFTS = {
 }
 MODES = {"coordination": "designer-only", "executors": "executor-only", "both": "coupled"}
 """Who learns after the shift, and what MetaAgent-X calls it; the other side stays as it was."""
-FIRST_SEED = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +107,8 @@ class Settings:
         """Refuse shifts and sizes that cannot be."""
         for shift in self.shifts:
             refuse(shift not in SHIFTS, f"unknown shift {shift!r}; the shifts are {', '.join(SHIFTS)}")
-        sizes = ("seeds", "updates", "every", "validation")
-        refuse(any(getattr(self, size) < 1 for size in sizes), f"{', '.join(sizes)} have to be at least 1")
-        refuse(self.test < 2, "test has to be at least 2: one query has no interval")
+        check_numbers("shift", self, ("seeds", "updates", "every", "validation"), 1)
+        check_numbers("shift", self, ("test",), 2)
         refuse(self.updates % self.every != 0, "updates have to be a multiple of every")
 
     @property

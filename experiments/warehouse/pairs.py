@@ -37,12 +37,13 @@ class Table:
 
     def keep(self, rows: Iterable[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
         """Write the table after every row; pairs that are not played again stay as they are."""
-        file = out / f"{self.name}.json"
-        kept = json.loads(file.read_text())["rows"] if file.exists() else []
+        file, kept = out / f"{self.name}.json", []
         for row in rows:
             print(self.line(row), flush=True)
+            # Read anew for each row: another process may have kept some meanwhile.
+            known = json.loads(file.read_text())["rows"] if file.exists() else []
             same = ("world", "strategy", "executor")
-            kept = [old for old in kept if any(old[name] != row[name] for name in same)] + [row]
+            kept = [old for old in known if any(old[name] != row[name] for name in same)] + [row]
             atomic_write_json(file, {"rows": kept})
             atomic_write_text(out / f"{self.name}.md", "\n".join(self.page(kept)))
         return kept
